@@ -1,0 +1,26 @@
+# FBNet: find a fast ConvNet for a device. See README.md; settings stand in config.yaml.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# Another file named with --configfile stands for itself, and is not laid over this one.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/latency.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/search.smk"
+include: "workflow/rules/architecture.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        MODELDEFS,
+
+
+onsuccess:
+    shell("{PYTHON:q} {SCRIPTS:q}/summarize.py --results {RESULTS:q}")

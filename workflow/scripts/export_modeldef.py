@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Write architectures as MODEL_ARCH entries: a Python file of data, a JSON with their provenance; or append to an existing file."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from fbnet.checkpoint import read_supernet
+from fbnet.errors import InputError
+from fbnet.modeldef import append, check_names, entry, render
+from fbnet.provenance import code_hashes, file_hash
+from fbnet.runtime import log, replacing, run, write_text
+from fbnet.space import make_space
+
+
+def main(arguments: argparse.Namespace) -> None:
+    supernet = read_supernet(arguments.supernet)
+    space = make_space(supernet["space_name"], supernet["space"])
+    try:
+        samples = pd.read_csv(arguments.architectures, sep="\t", dtype={"name": str, "ops": str})
+        check_names(samples["name"])
+        entries = {name: entry(space, ops.split(" ")) for name, ops in zip(samples["name"], samples["ops"], strict=True)}
+    except (pd.errors.ParserError, KeyError, AttributeError) as error:
+        raise InputError(f"the architectures {arguments.architectures} cannot be read: {error}") from None
+    if arguments.append_to:
+        with arguments.append_to.open(newline="") as file:
+            text = file.read()
+        write_text(arguments.append_to, append(text, entries))
+        log.info("Added %s to %s.", ", ".join(entries), arguments.append_to)
+        return
+
+    document = {
+        "architectures": {
+            row["name"]: entries[row["name"]] | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
+            for row in samples.to_dict("records")
+        },
+        "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta", "ops")}
+        | {"supernet_sha256": file_hash(arguments.supernet), "export_code": code_hashes(Path(__file__))},
+    }
+    with replacing(arguments.out.with_suffix(".json"), arguments.out) as (as_json, as_python):
+        as_json.write_text(json.dumps(document, indent=2) + "\n")
+        as_python.write_text(render(entries))
+    log.info("%d architectures: %s and %s", len(entries), arguments.out, arguments.out.with_suffix(".json"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architectures", type=Path, required=True, help="TSV of sample_architecture")
+    parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt that they were drawn from")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="the Python file to write; the JSON stands beside it")
+    where.add_argument("--append-to", type=Path, metavar="FILE", help="existing MODEL_ARCH file to add the entries to")
+    run(parser, main)

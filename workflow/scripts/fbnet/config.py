@@ -1,0 +1,218 @@
+"""Check a configuration and fill in its defaults, before any job starts."""
+
+import difflib
+import math
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from fbnet.errors import InputError
+from fbnet.space import SearchSpace, read_space
+
+TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
+CLASSES = {"cifar10": 10, "digits": 10}
+
+
+def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace]:
+    """The whole configuration, defaults filled in and `searches` complete, and its search space.
+
+    Each search becomes the settings of `search` with its own laid over. `spaces` is the folder of the spaces that go by
+    name. Raises InputError, in one sentence that names key, value and what is allowed.
+    """
+    _check_values(config, schema)
+    config = _with_defaults(config, schema)
+    search, target = schema["$defs"]["search"], schema["$defs"]["target"]
+    config["search"] = _with_defaults(config.get("search") or {}, search)
+    config["searches"] = {name: _merged(config["search"], own or {}) for name, own in config["searches"].items()}
+    config["latency"] = {
+        name: own if own and "table" in own else _with_defaults(own or {}, target) for name, own in config["latency"].items()
+    }
+    _check_dataset(config["dataset"])
+    config["space_file"] = str(find_space(config["space"], spaces))
+    space = read_space(Path(config["space_file"]))
+    if config["dataset"]["name"] == "cifar10" and space.resolution != 32:
+        raise InputError(
+            f"space is {config['space']!r}, which takes {space.resolution}×{space.resolution} images, but cifar10 has "
+            f"32×32: choose a space with resolution 32"
+        )
+    for name, target in config["latency"].items():
+        _check_target(name, target)
+    for name, search in config["searches"].items():
+        _check_search(name, search, config)
+    return config, space
+
+
+def find_space(name: str, spaces: Path) -> Path:
+    """The file of a search space, given by its name in the folder `spaces` or as a path. Raises InputError."""
+    known = sorted(path.stem for path in spaces.glob("*.yaml"))
+    if name in known:
+        return spaces / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise InputError(f"space is {name!r}, but must be {', '.join(known)}, or a YAML file (there is none of that name)")
+    return Path(name)
+
+
+def dataset_classes(dataset: dict) -> int:
+    """The number of classes of the configured dataset; an image folder's are counted. Raises InputError."""
+    if dataset["name"] in CLASSES:
+        return CLASSES[dataset["name"]]
+    folder = Path(dataset["folder"]) / "train"
+    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")] if folder.is_dir() else []
+    if not classes:
+        raise InputError(f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class")
+    return len(classes)
+
+
+def check_yaml(path: Path) -> None:
+    """Raise InputError if a mapping of a YAML file has a key twice, where the reader would silently keep the last."""
+    try:
+        root = yaml.compose(Path(path).read_text(), yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value]
+            for key, value in node.value:
+                if names.count(key.value) > 1:
+                    raise InputError(
+                        f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} is there {names.count(key.value)} "
+                        f"times; every name must be unique"
+                    )
+                nodes.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+
+
+def _check_dataset(dataset: dict) -> None:
+    for key, exists, what in (("archive", Path.is_file, "file"), ("folder", Path.is_dir, "folder")):
+        if dataset[key] is not None and not exists(Path(dataset[key])):
+            raise InputError(f"dataset.{key} is {dataset[key]!r}, but there is no such {what}")
+    if dataset["archive"] and dataset["folder"]:
+        raise InputError("dataset.archive and dataset.folder are both set, but only one can be the source: set the other to null")
+    if dataset["name"] == "image_folder" and not dataset["folder"]:
+        raise InputError("dataset.folder is not set, but dataset.name 'image_folder' needs it: name the folder with train/ and test/")
+    dataset_classes(dataset)
+
+
+def _check_target(name: str, target: dict) -> None:
+    if "table" in target:
+        if len(target) > 1:
+            others = ", ".join(key for key in target if key != "table")
+            raise InputError(f"latency.{name} names a table and also {others}: a table is used as it is, leave {others} out")
+        if not Path(target["table"]).is_file():
+            raise InputError(f"latency.{name}.table is {target['table']!r}, but there is no such file")
+
+
+def _check_search(name: str, search: dict, config: dict) -> None:
+    where = f"searches.{name}"
+    if search["target"] not in config["latency"]:
+        raise InputError(
+            f"{where}: target is {search['target']!r}, but must be a name under latency: {', '.join(config['latency'])}"
+        )
+    if search["warmup_epochs"] >= search["epochs"]:
+        raise InputError(
+            f"{where}: warmup_epochs is {search['warmup_epochs']}, but must be less than epochs ({search['epochs']}), "
+            f"or theta is never trained"
+        )
+    if search["loss"]["form"] == "target" and search["loss"]["target_us"] is None:
+        raise InputError(f"{where}: loss.target_us is not set, but loss.form 'target' needs it: give a latency in µs")
+    images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
+    share = search["weight_share"]
+    smaller = min(round(images * share), images - round(images * share)) if math.isfinite(images) else images
+    if search["batch_size"] > smaller:
+        raise InputError(
+            f"{where}: batch_size is {search['batch_size']}, but must be at most {smaller}: weight_share {share} "
+            f"leaves that many of the {images} training images to one of the two splits"
+        )
+
+
+def _merged(base: dict, over: dict) -> dict:
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return merged
+
+
+def _with_defaults(value, schema: dict):
+    """A copy with the defaults of the schema's properties wherever a key is absent."""
+    if not isinstance(value, dict):
+        return value
+    filled = dict(value)
+    for key, part in schema.get("properties", {}).items():
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], part)
+        elif "default" in part or "properties" in part:
+            filled[key] = _with_defaults(part.get("default", {}), part)
+    return filled
+
+
+# Sentences from the schema's errors
+
+
+def _check_values(config: dict, schema: dict) -> None:
+    if config is None or not isinstance(config, dict):
+        raise InputError("the configuration is empty: copy config.yaml and change what you need")
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda error: (len(error.path), str(error.path)))
+    if errors:
+        raise InputError(_sentence(errors[0]))
+    _check_finite(config, ())
+
+
+def _check_finite(value, path: tuple) -> None:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_finite(part, (*path, key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{'.'.join(path)} is {value}, but must be a finite number")
+
+
+def _sentence(error) -> str:
+    key = ".".join(map(str, error.absolute_path)) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known), key=str)[0]
+        near = difflib.get_close_matches(str(unknown), known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        where = f"{key}.{unknown}" if error.absolute_path else str(unknown)
+        return f"{where} is no known key{hint}; known here are {', '.join(known)}"
+    if error.validator == "required":
+        [missing] = set(error.validator_value) - set(error.instance)
+        return f"{key} lacks the key {missing}"
+    if "propertyNames" in error.absolute_schema_path:
+        return f"{key} has the name {error.instance!r}, but a name must be {_allowed(error.schema)}"
+    hint = ""
+    if isinstance(error.instance, str) and error.validator == "type":
+        try:
+            hint = f" (YAML takes {error.instance} for text: write {float(error.instance)!r})"
+        except ValueError:
+            pass
+    shown = "empty" if error.instance in (None, {}, [], "") else repr(error.instance)
+    return f"{key} is {shown}, but must be {_allowed(error.schema)}{hint}"
+
+
+def _allowed(schema: dict) -> str:
+    """What a schema allows, in words."""
+    if "enum" in schema:
+        return "one of " + ", ".join("null" if value is None else str(value) for value in schema["enum"])
+    names = {"integer": "a whole number", "number": "a number", "string": "a text", "boolean": "true or false"}
+    names |= {"object": "a mapping of keys to values", "null": "null", "array": "a list"}
+    types = schema.get("type", [])
+    words = " or ".join(names[kind] for kind in ([types] if isinstance(types, str) else types))
+    bounds = [
+        f"{text} {schema[key]:g}"
+        for key, text in (
+            ("minimum", "at least"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "at most"),
+            ("exclusiveMaximum", "below"),
+        )
+        if key in schema
+    ]
+    if "minProperties" in schema:
+        bounds.append("with at least one entry")
+    if "pattern" in schema:
+        bounds.append(schema["$comment"])
+    return " ".join([words, *([" and ".join(bounds)] if bounds else [])])

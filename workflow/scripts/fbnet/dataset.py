@@ -1,0 +1,94 @@
+"""A dataset on disk: a folder with four NumPy arrays, and `dataset.json`, written last, that describes and seals them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fbnet.errors import InputError
+from fbnet.provenance import file_hash
+from fbnet.runtime import replacing
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+FILES = (*(f"{name}.npy" for name in ARRAYS), "dataset.json")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """uint8 images [N, H, W, 3] (mapped from disk), int64 labels [N], class names, mean and std per channel in [0, 1]."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+@contextmanager
+def writing(folder: Path, name: str, classes: list[str], source: dict) -> Iterator[dict[str, Path]]:
+    """Paths to write the four arrays to (by name in ARRAYS); when done they are checked, sealed and renamed into `folder`.
+
+    `source` says where the data came from. Raises InputError for arrays that do not fit each other.
+    """
+    with replacing(*(Path(folder) / file for file in FILES)) as paths:
+        arrays = dict(zip(ARRAYS, paths[:-1], strict=True))
+        yield arrays
+        loaded = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in arrays.items()}
+        for split in ("train", "test"):
+            _check(split, loaded[f"{split}_images"], loaded[f"{split}_labels"], len(classes))
+        mean, std = _statistics(loaded["train_images"])
+        description = {
+            "name": name,
+            "classes": classes,
+            "train": len(loaded["train_labels"]),
+            "test": len(loaded["test_labels"]),
+            "size": list(loaded["train_images"].shape[1:3]),
+            "mean": mean,
+            "std": std,
+            "source": source,
+            "sha256": {name: file_hash(path) for name, path in arrays.items()},
+        }
+        paths[-1].write_text(json.dumps(description, indent=2) + "\n")
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Open a dataset, and verify its arrays against their seal. Raises InputError if one is missing or changed."""
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / "dataset.json").read_text())
+        for name, digest in description["sha256"].items():
+            if file_hash(folder / f"{name}.npy") != digest:
+                raise InputError(f"the dataset's file {folder / name}.npy has changed since it was made: delete {folder}")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        fields = {key: description[key] for key in ("name", "classes", "mean", "std")}
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"there is no whole dataset in {folder} ({error}): delete the folder and prepare it again") from None
+    return Dataset(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}, **arrays)
+
+
+def _check(split: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"the {split} images are {images.dtype} {list(images.shape)}, but must be uint8 [N, H, W, 3]")
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1] or not len(labels):
+        raise InputError(f"the {split} split has {len(images)} images, but labels {labels.dtype} {list(labels.shape)}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"the {split} labels run from {labels.min()} to {labels.max()}, but there are {classes} classes")
+
+
+def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of all pixels, in [0, 1], from a histogram: exact, in one pass over the disk."""
+    histogram = np.zeros((3, 256))
+    for start in range(0, len(images), 1000):
+        part = images[start : start + 1000]
+        histogram += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)]
+    levels = np.arange(256) / 255
+    weights = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = weights @ levels
+    std = np.sqrt(np.maximum(weights @ levels**2 - mean**2, 0))
+    return [round(float(value), 6) for value in mean], [round(max(float(value), 1e-3), 6) for value in std]

@@ -1,0 +1,35 @@
+"""The network of one architecture."""
+
+import re
+
+from torch import Tensor, nn
+
+from fbnet.blocks import build
+from fbnet.space import SearchSpace
+
+
+class Network(nn.Module):
+    """One architecture of a space: images [N, 3, H, W] → logits [N, classes]. Raises InputError."""
+
+    def __init__(self, space: SearchSpace, ops, classes: int):
+        super().__init__()
+        self.stem = build(space.stem)
+        self.layers = nn.Sequential(*(build(cell) for cell in space.path(ops)))
+        self.head = build(space.head)
+        self.classifier = build(space.classifier(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.head(self.layers(self.stem(x))))
+
+
+def subnetwork_weights(supernet_weights: dict[str, Tensor], ops) -> dict[str, Tensor]:
+    """The part of a supernet's state dict that one architecture uses, under the names that `Network` gives it."""
+    ops = tuple(ops)
+    weights = {}
+    for name, value in supernet_weights.items():
+        match = re.match(r"layers\.(\d+)\.ops\.(\w+)\.(.+)", name)
+        if match is None and not name.startswith("theta."):
+            weights[name] = value
+        elif match and ops[int(match[1])] == match[2]:
+            weights[f"layers.{match[1]}.{match[3]}"] = value
+    return weights

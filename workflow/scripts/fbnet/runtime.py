@@ -1,0 +1,93 @@
+"""What every program needs around its work: a log, progress, files that are whole or not there, errors as sentences."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fbnet.errors import InputError
+
+log = logging.getLogger("fbnet")
+_progress_log = logging.getLogger("fbnet.progress")
+
+
+class _Console(logging.Handler):
+    """Log lines on the terminal, above any bar; progress lines only where there is no bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != _progress_log.name or not sys.stderr.isatty():
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+class Progress(tqdm):
+    """tqdm: a bar on a terminal, and every ten seconds a plain line in the log."""
+
+    LINE_EVERY_S = 10
+
+    def __init__(self, *args, **kwargs):
+        self._last_line = time.monotonic()
+        super().__init__(*args, file=sys.stderr, leave=False, dynamic_ncols=True, mininterval=0.5, **kwargs)
+
+    def display(self, msg=None, pos=None):
+        if time.monotonic() - self._last_line > self.LINE_EVERY_S and self.n:
+            self._last_line = time.monotonic()
+            _progress_log.info(self.format_meter(**{**self.format_dict, "ncols": 0}))
+        return super().display(msg, pos) if sys.stderr.isatty() else None
+
+
+def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
+    """Parse the arguments, log to the terminal and to `--log`, and run `main`; a user's mistake ends in one sentence."""
+    parser.add_argument("--log", type=Path, help="file to write the log to")
+    arguments = parser.parse_args()
+    handlers: list[logging.Handler] = [_Console()]
+    if arguments.log:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(arguments.log))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
+    try:
+        main(arguments)
+    except (InputError, OSError) as error:  # a full disk or a missing permission is no fault of the program either
+        log.error("%s: %s", parser.prog.removesuffix(".py"), error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        sys.exit(130)
+    except Exception:
+        log.exception("%s stopped by a fault of the program", parser.prog)
+        sys.exit(2)
+
+
+@contextmanager
+def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Temporary names to write `paths` under; on success they are renamed into place in this order, otherwise removed."""
+    paths = tuple(map(Path, paths))
+    temporaries = []
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+            os.close(handle)
+            os.chmod(name, 0o644)
+            temporaries.append(Path(name))
+        yield tuple(temporaries)
+        for temporary in temporaries:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole."""
+    with replacing(path) as (temporary,):
+        temporary.write_text(text, newline="")
