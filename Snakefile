@@ -19,8 +19,9 @@ include: "workflow/rules/architecture.smk"
 rule all:
     default_target: True
     input:
-        MODELDEFS,
+        final_files,
 
 
 onsuccess:
-    shell("{PYTHON:q} {SCRIPTS:q}/summarize.py --results {RESULTS:q}")
+    if not only_profiling():
+        shell("python -m summarize --results {RESULTS:q}")

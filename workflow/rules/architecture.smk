@@ -9,13 +9,13 @@ rule sample_architecture:
         f"{RESULTS}/architectures/{{search}}.tsv",
     log:
         f"{RESULTS}/logs/sample_architecture/{{search}}.log",
+    conda:
+        "../envs/fbnet.yaml"
     params:
         code=code("sample_architecture.py"),
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
-    conda:
-        "../envs/fbnet.yaml"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/sample_architecture.py --supernet {input.supernet:q} --table {input.table:q}"
+        "python -m sample_architecture --supernet {input.supernet:q} --table {input.table:q}"
         " {params.options:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
@@ -28,10 +28,10 @@ rule export_modeldef:
         json=f"{RESULTS}/modeldef/{{search}}.json",
     log:
         f"{RESULTS}/logs/export_modeldef/{{search}}.log",
-    params:
-        code=code("export_modeldef.py"),
     conda:
         "../envs/fbnet.yaml"
+    params:
+        code=code("export_modeldef.py"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/export_modeldef.py --architectures {input.architectures:q} --supernet {input.supernet:q}"
-        " --out {output.python:q} --log {log:q}"
+        "python -m export_modeldef"
+        " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"

@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration, the paths, the hashes of the code.
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,14 +29,13 @@ except InputError as error:
 
 RESULTS = CONFIG["results"]
 DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
-SPACE_FILE = CONFIG["space_file"]
 
-# Under --sdm conda the environment's python; otherwise the one that runs Snakemake, also if its folder is not on PATH.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+# Every shell command finds the scripts as modules and, unless --sdm conda brings its own, the python that runs Snakemake,
+# also where that is not on PATH. Neither is part of a rule's text: a checkout that moves reruns nothing.
+bin_folder = "" if workflow.deployment_settings.deployment_method else f"{Path(sys.executable).parent}:"
+shell.prefix(f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; ')
 
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
-SUPERNETS = [f"{RESULTS}/search/{search}/supernet.pt" for search in CONFIG["searches"]]
-ARCHITECTURES = [f"{RESULTS}/architectures/{search}.tsv" for search in CONFIG["searches"]]
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 
 
@@ -54,26 +54,57 @@ def json_of(settings):
     return json.dumps(settings, sort_keys=True)
 
 
-def stand_for_their_files(files):
-    """On the command line, let the name of a rule stand for all its files, although the rule has wildcards.
+def target_of(wildcards):
+    """The settings of the target that a job measures."""
+    return CONFIG["latency"][wildcards.get("target", TARGET)]
 
-    `--forcerun` takes every word up to the next option, so that in `--forcerun profile_latency profile_latency` no word
-    is left as a target; to force the profiling and nothing else is understood as that target.
+
+def own_table(wildcards):
+    """The table that the user brings for this target, if any."""
+    return target_of(wildcards).get("table", [])
+
+
+def profile_options(wildcards):
+    """How to measure this target; nothing of it matters for a table that is brought."""
+    return [f"--{key}={value}" for key, value in target_of(wildcards).items() if key != "table"]
+
+
+def source_options():
+    """The settings that the configured kind of dataset depends on, as options of the script."""
+    dataset = CONFIG["dataset"]
+    if dataset["name"] == "cifar10":
+        keys = ["folder"] if dataset["folder"] else ["archive" if dataset["archive"] else "url", "checksum"]
+        settings = {key: dataset[key] for key in keys if dataset[key] is not None}
+    else:
+        settings = {"resolution": SPACE.resolution}
+        if dataset["name"] == "image_folder":
+            settings["folder"] = dataset["folder"]
+    return [f"--{key}={value}" for key, value in settings.items()]
+
+
+def search_settings(wildcards):
+    """What the training of one search depends on: its settings, without the target and the unused form of the loss."""
+    settings = {key: value for key, value in CONFIG["searches"][wildcards.search].items() if key != "target"}
+    keys = {"paper": ("form", "alpha", "beta"), "target": ("form", "target_us", "weight")}
+    loss = settings["loss"]
+    return json_of(settings | {"loss": {key: loss[key] for key in keys[loss["form"]]}})
+
+
+def search_table(wildcards):
+    """The latency table of a search's target."""
+    return f"{RESULTS}/latency/{CONFIG['searches'][wildcards.search]['target']}.tsv"
+
+
+def only_profiling():
+    """Whether the call is `--forcerun profile_latency` or `--forcerun profile_latency profile_latency`.
+
+    Snakemake takes every word after --forcerun for a rule to force, so the second form names no target; it would go on
+    to retrain, in the same call, from whatever was measured.
     """
     settings = workflow.dag_settings
-    if settings is None or settings.target_jobs:
-        return
-    targets = set(settings.targets)
-    if not targets and set(settings.forcerun) == {"profile_latency"}:
-        targets = {"profile_latency"}
-    settings.targets = {file for target in targets for file in files.get(target, [target])}
+    return set(settings.forcerun) == {"profile_latency"} and not settings.targets
 
 
-stand_for_their_files(
-    {
-        "profile_latency": TABLES,
-        "train_supernet": SUPERNETS,
-        "sample_architecture": ARCHITECTURES,
-        "export_modeldef": MODELDEFS,
-    }
-)
+def final_files(wildcards):
+    """What the plain call makes: all model definitions; the latency tables alone where only profiling is asked for."""
+    return TABLES if only_profiling() else MODELDEFS

@@ -1,36 +1,28 @@
 # Latency of every operator on the target device.
 
-
-def own_table(wildcards):
-    """The table that the user brings for this target, if any."""
-    return CONFIG["latency"][wildcards.target].get("table", [])
-
-
-def profile_options(wildcards):
-    """How to measure this target; nothing of it matters for a table that is brought."""
-    target = CONFIG["latency"][wildcards.target]
-    return [f"--{key}={target[key]}" for key in ("device", "threads", "runs") if key in target]
+# With one target the rule has no wildcard, so that it can be named on the command line: `snakemake profile_latency`.
+TARGET = next(iter(CONFIG["latency"])) if len(CONFIG["latency"]) == 1 else "{target}"
 
 
 rule profile_latency:
     input:
         table=own_table,
     output:
-        f"{RESULTS}/latency/{{target}}.tsv",
+        f"{RESULTS}/latency/{TARGET}.tsv",
     log:
-        f"{RESULTS}/logs/profile_latency/{{target}}.log",
-    params:
-        code=code("profile_latency.py"),
-        space=SPACE.definition,
-        classes=CLASSES,
-        options=profile_options,
-        table=lambda wildcards, input: ["--table", *input.table] if input.table else [],
+        f"{RESULTS}/logs/profile_latency/{TARGET}.log",
+    conda:
+        "../envs/fbnet.yaml"
     # All cores, although one may do: no other job disturbs the measurement.
     threads: workflow.cores
     resources:
-        gpu=lambda wildcards: int(CONFIG["latency"][wildcards.target].get("device") == "cuda"),
-    conda:
-        "../envs/fbnet.yaml"
+        gpu=lambda wildcards: int(target_of(wildcards).get("device") == "cuda"),
+    params:
+        code=code("profile_latency.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        options=profile_options,
+        table=lambda wildcards, input: ["--table", *input.table] if input.table else [],
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/profile_latency.py --space {SPACE_FILE:q} --classes {params.classes}"
+        "python -m profile_latency --space {params.space:q} --classes {params.classes}"
         " {params.options:q} {params.table:q} --out {output:q} --log {log:q}"

@@ -17,7 +17,7 @@ from fbnet.space import make_space
 
 def main(arguments: argparse.Namespace) -> None:
     supernet = read_supernet(arguments.supernet)
-    space = make_space(supernet["space_name"], supernet["space"])
+    space = make_space(supernet["space"])
     try:
         samples = pd.read_csv(arguments.architectures, sep="\t", dtype={"name": str, "ops": str})
         check_names(samples["name"])
@@ -33,7 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     document = {
         "architectures": {
-            row["name"]: entries[row["name"]] | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
+            row["name"]: entries[row["name"]]
+            | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
             for row in samples.to_dict("records")
         },
         "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta", "ops")}

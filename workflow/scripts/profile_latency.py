@@ -27,7 +27,11 @@ def main(arguments: argparse.Namespace) -> None:
             )
             header = {"space": space.name} | conditions(arguments.device, arguments.threads)
             rows = measure(
-                cells, arguments.device, arguments.threads, arguments.runs, lambda r: Progress(r, desc="profile", unit="round")
+                cells,
+                arguments.device,
+                arguments.threads,
+                arguments.runs,
+                lambda r: Progress(r, desc="profile", unit="round"),
             )
             out.write_text(table_text(rows, header))
             table = read_table(out, space, arguments.classes)
@@ -38,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--space", type=Path, required=True, help="search space (YAML)")
+    parser.add_argument("--space", required=True, help="search space: a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads that one inference may use")

@@ -16,7 +16,7 @@ from fbnet.space import make_space
 
 def main(arguments: argparse.Namespace) -> None:
     supernet = read_supernet(arguments.supernet)
-    space, classes = make_space(supernet["space_name"], supernet["space"]), len(supernet["classes"])
+    space, classes = make_space(supernet["space"]), len(supernet["classes"])
     table = read_table(arguments.table, space, classes)
     drawn = draw(space, [theta.tolist() for theta in supernet["theta"]], arguments.method, arguments.count, arguments.seed)
     rows = []

@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 
 import torch
-import yaml
 
 from fbnet.checkpoint import fingerprint
 from fbnet.dataset import read_dataset
@@ -16,11 +15,11 @@ from fbnet.latency import read_table
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import log, replacing, run
 from fbnet.search import Search, Settings
-from fbnet.space import read_space
+from fbnet.space import read_mapping, read_space
 
 
 def main(arguments: argparse.Namespace) -> None:
-    settings = read_settings(arguments.settings)
+    settings = read_mapping(arguments.settings, "settings")
     space = read_space(arguments.space)
     dataset = read_dataset(arguments.data)
     if dataset.train_images.shape[1] != space.resolution:
@@ -39,7 +38,13 @@ def main(arguments: argparse.Namespace) -> None:
     search = Search(dataset, table, Settings.of(settings), choose_device(arguments.threads))
     log.info(
         "%s: %d images for the weights, %d for theta; networks take %.0f to %.0f µs.",
-        *(dataset.name, len(search.weight_batches.indices), len(search.theta_batches.indices), table.least_us, table.most_us),
+        *(
+            dataset.name,
+            len(search.weight_batches.indices),
+            len(search.theta_batches.indices),
+            table.least_us,
+            table.most_us,
+        ),
     )
     checkpoint = arguments.out / "checkpoint.pt"
     search.run(checkpoint, fingerprint(**inputs), arguments.out / "tensorboard")
@@ -48,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     environment = {"versions": versions(), "host": platform.node(), "device": str(search.device)}
     paths = [arguments.out / name for name in ("supernet.pt", "theta.tsv", "history.tsv")]
     with replacing(*paths) as (supernet, theta, history):
-        torch.save(found | {"space_name": space.name, "classes": list(dataset.classes)} | inputs | environment, supernet)
+        torch.save(found | {"classes": list(dataset.classes)} | inputs | environment, supernet)
         search.theta_rows().to_csv(theta, sep="\t", index=False, float_format="%.6f")
         search.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
     checkpoint.unlink()
@@ -58,23 +63,14 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
-def read_settings(text: str) -> dict:
-    """The settings of a search, from JSON or YAML, given as text or as the name of a file."""
-    try:
-        settings = yaml.safe_load(Path(text).read_text() if not text.lstrip().startswith("{") else text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--settings is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise InputError(f"--settings must be a mapping of keys to values, but is {settings!r}")
-    return settings
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a prepared dataset")
-    parser.add_argument("--space", type=Path, required=True, help="search space (YAML)")
+    parser.add_argument("--space", required=True, help="search space: a YAML file, or JSON")
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
-    parser.add_argument("--settings", required=True, help="settings of the search: JSON, or a YAML file")
+    parser.add_argument("--settings", required=True, help="settings of the search: a YAML file, or JSON")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/"
+    )
     run(parser, main)

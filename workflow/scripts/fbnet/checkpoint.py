@@ -47,8 +47,10 @@ def read_supernet(path: Path) -> dict:
     """
     try:
         supernet = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not {"weights", "theta", "space", "space_name", "classes"} <= supernet.keys():
+        if not {"weights", "theta", "space", "classes"} <= supernet.keys():
             raise KeyError("theta")
     except BROKEN as error:
-        raise InputError(f"{path} is no supernet that train_supernet wrote ({type(error).__name__}): train it again") from None
+        raise InputError(
+            f"{path} is no supernet that train_supernet wrote ({type(error).__name__}): train it again"
+        ) from None
     return supernet

@@ -29,8 +29,7 @@ def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace
         name: own if own and "table" in own else _with_defaults(own or {}, target) for name, own in config["latency"].items()
     }
     _check_dataset(config["dataset"])
-    config["space_file"] = str(find_space(config["space"], spaces))
-    space = read_space(Path(config["space_file"]))
+    space = read_space(find_space(config["space"], spaces))
     if config["dataset"]["name"] == "cifar10" and space.resolution != 32:
         raise InputError(
             f"space is {config['space']!r}, which takes {space.resolution}×{space.resolution} images, but cifar10 has "
@@ -58,9 +57,13 @@ def dataset_classes(dataset: dict) -> int:
     if dataset["name"] in CLASSES:
         return CLASSES[dataset["name"]]
     folder = Path(dataset["folder"]) / "train"
-    classes = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")] if folder.is_dir() else []
+    classes = (
+        [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")] if folder.is_dir() else []
+    )
     if not classes:
-        raise InputError(f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class")
+        raise InputError(
+            f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class"
+        )
     return len(classes)
 
 
@@ -91,9 +94,13 @@ def _check_dataset(dataset: dict) -> None:
         if dataset[key] is not None and not exists(Path(dataset[key])):
             raise InputError(f"dataset.{key} is {dataset[key]!r}, but there is no such {what}")
     if dataset["archive"] and dataset["folder"]:
-        raise InputError("dataset.archive and dataset.folder are both set, but only one can be the source: set the other to null")
+        raise InputError(
+            "dataset.archive and dataset.folder are both set, but only one can be the source: set the other to null"
+        )
     if dataset["name"] == "image_folder" and not dataset["folder"]:
-        raise InputError("dataset.folder is not set, but dataset.name 'image_folder' needs it: name the folder with train/ and test/")
+        raise InputError(
+            "dataset.folder is not set, but dataset.name 'image_folder' needs it: name the folder with train/ and test/"
+        )
     dataset_classes(dataset)
 
 

@@ -50,7 +50,9 @@ def read_table(path: Path, space: SearchSpace, classes: int) -> LatencyTable:
         raise InputError(f"the latency table {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
     missing = [column for column in [*KEY, "latency_us"] if column not in frame]
     if missing:
-        raise InputError(f"the latency table {path} lacks the column {', '.join(missing)}; it needs {', '.join(COLUMNS[:-2])}")
+        raise InputError(
+            f"the latency table {path} lacks the column {', '.join(missing)}; it needs {', '.join(COLUMNS[:-2])}"
+        )
 
     latencies: dict[tuple, float] = {}
     for row in frame[[*KEY, "latency_us"]].itertuples(index=False):

@@ -51,7 +51,9 @@ class Settings:
         """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one."""
         names = {field.name for field in dataclasses.fields(cls)}
         if values.keys() != names:
-            raise InputError(f"the search's settings must have the keys {', '.join(sorted(names))}; wrong or missing: {', '.join(sorted(names ^ values.keys()))}")
+            raise InputError(
+                f"the search's settings must have the keys {', '.join(sorted(names))}; wrong or missing: {', '.join(sorted(names ^ values.keys()))}"
+            )
         return cls(**values)
 
 

@@ -41,7 +41,7 @@ class SearchSpace:
     stem: Cell
     layers: tuple[tuple[Cell, ...], ...]
     head: Cell
-    definition: dict  # the YAML it came from
+    definition: dict  # as in its YAML file, with the name
 
     def classifier(self, classes: int) -> Cell:
         """The last cell: average pool and fully connected layer to `classes` logits."""
@@ -60,7 +60,9 @@ class SearchSpace:
         """The searched cells of an architecture, given as one operator name a layer. Raises InputError."""
         ops = tuple(ops)
         if len(ops) != len(self.layers):
-            raise InputError(f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}")
+            raise InputError(
+                f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}"
+            )
         for op, choices in zip(ops, self._choices, strict=True):
             if op not in choices:
                 layer = next(iter(choices.values())).layer
@@ -72,23 +74,35 @@ class SearchSpace:
         return tuple({cell.op: cell for cell in layer} for layer in self.layers)
 
 
-def read_space(path: Path) -> SearchSpace:
-    """Read a search space from a YAML file. Raises InputError that names file, key and value."""
+def read_space(source: str | Path) -> SearchSpace:
+    """Read a search space from a YAML file, or from JSON text. Raises InputError that names key and value."""
+    definition = read_mapping(source, "search space")
+    if not str(source).startswith("{"):
+        definition = {"name": Path(source).stem} | definition
     try:
-        definition = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the search space {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"the search space {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return make_space(Path(path).stem, definition)
+        return make_space(definition)
     except InputError as error:
-        raise InputError(f"search space {path}: {error}") from None
+        raise InputError(f"search space {definition.get('name')}: {error}") from None
 
 
-def make_space(name: str, definition: dict) -> SearchSpace:
+def read_mapping(source: str | Path, what: str) -> dict:
+    """A mapping from a YAML file, or from text that starts with a brace. Raises InputError."""
+    text = str(source)
+    try:
+        mapping = yaml.safe_load(text if text.startswith("{") else Path(source).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the {what} {text} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"the {what} {text} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(mapping, dict):
+        raise InputError(f"the {what} {text} must map keys to values, but is {mapping!r}")
+    return mapping
+
+
+def make_space(definition: dict) -> SearchSpace:
     """Derive all shapes of a space from its definition (the content of a space's YAML file). Raises InputError."""
-    _keys("the file", definition, ("resolution", "stem", "stages", "head", "candidates"))
+    _keys("the file", definition, ("name", "resolution", "stem", "stages", "head", "candidates"))
+    name = definition["name"]
     size = _whole("resolution", definition["resolution"])
     candidates = _candidates(definition["candidates"])
 
