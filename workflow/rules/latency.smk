@@ -22,7 +22,7 @@ rule profile_latency:
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=profile_options,
-        table=lambda wildcards, input: ["--table", *input.table] if input.table else [],
+        table=lambda wildcards, input: [f"--table={input.table}"] if input.table else [],
     shell:
         "python -m profile_latency --space {params.space:q} --classes {params.classes}"
         " {params.options:q} {params.table:q} --out {output:q} --log {log:q}"

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Write architectures as MODEL_ARCH entries: a Python file of data, a JSON with their provenance; or append to an existing file."""
+"""Write architectures as MODEL_ARCH entries: a Python file and a JSON with provenance, or appended to an existing file."""
 
 import argparse
 import json
 from pathlib import Path
 
 import pandas as pd
-
 from fbnet.checkpoint import read_supernet
 from fbnet.errors import InputError
 from fbnet.modeldef import append, check_names, entry, render
@@ -33,8 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     document = {
         "architectures": {
-            row["name"]: entries[row["name"]]
-            | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
+            row["name"]: entries[row["name"]] | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
             for row in samples.to_dict("records")
         },
         "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta", "ops")}

@@ -5,7 +5,6 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-
 from fbnet.runtime import run
 
 
@@ -25,9 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  MACs                {found.macs / 1e6:.1f} M")
         print(f"  parameters          {found.params / 1e6:.2f} M")
         if " ".join(argmax) == found.ops:
-            print(
-                f"  accuracy            {judged.top1:.1%} on theta's split, as a sub-network of the supernet (no retraining)"
-            )
+            print(f"  accuracy            {judged.top1:.1%} on theta's split, as a sub-network of the supernet (no retraining)")
         files = [path, path.with_suffix(".json"), results / "architectures" / f"{search}.tsv"]
         files += [results / "search" / search / name for name in ("supernet.pt", "history.tsv", "theta.tsv")]
         print("  files               " + "\n                      ".join(map(str, files)))

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Search: train a supernet's weights and theta, from the last checkpoint if there is one of the same settings, code and inputs."""
+"""Search: train a supernet's weights and theta, from the last checkpoint of the same settings, code and inputs if any."""
 
 import argparse
 import platform
 from pathlib import Path
 
 import torch
-
 from fbnet.checkpoint import fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
@@ -70,7 +69,5 @@ if __name__ == "__main__":
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
     parser.add_argument("--settings", required=True, help="settings of the search: a YAML file, or JSON")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/")
     run(parser, main)

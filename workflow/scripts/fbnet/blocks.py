@@ -1,6 +1,6 @@
 """From an operator's name and a shape to its module, and to its size in parameters and MACs."""
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _size(build_key: tuple) -> tuple[int, int]:
     cell = Cell("", *build_key)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:

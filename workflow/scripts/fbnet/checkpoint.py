@@ -50,7 +50,5 @@ def read_supernet(path: Path) -> dict:
         if not {"weights", "theta", "space", "classes"} <= supernet.keys():
             raise KeyError("theta")
     except BROKEN as error:
-        raise InputError(
-            f"{path} is no supernet that train_supernet wrote ({type(error).__name__}): train it again"
-        ) from None
+        raise InputError(f"{path} is no supernet that train_supernet wrote ({type(error).__name__}): train it again") from None
     return supernet

@@ -1,5 +1,6 @@
 """Check a configuration and fill in its defaults, before any job starts."""
 
+import contextlib
 import difflib
 import math
 from pathlib import Path
@@ -20,6 +21,7 @@ def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace
     Each search becomes the settings of `search` with its own laid over. `spaces` is the folder of the spaces that go by
     name. Raises InputError, in one sentence that names key, value and what is allowed.
     """
+    config = _typed(config, schema, schema["$defs"])
     _check_values(config, schema)
     config = _with_defaults(config, schema)
     search, target = schema["$defs"]["search"], schema["$defs"]["target"]
@@ -61,9 +63,7 @@ def dataset_classes(dataset: dict) -> int:
         [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")] if folder.is_dir() else []
     )
     if not classes:
-        raise InputError(
-            f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class"
-        )
+        raise InputError(f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class")
     return len(classes)
 
 
@@ -94,9 +94,7 @@ def _check_dataset(dataset: dict) -> None:
         if dataset[key] is not None and not exists(Path(dataset[key])):
             raise InputError(f"dataset.{key} is {dataset[key]!r}, but there is no such {what}")
     if dataset["archive"] and dataset["folder"]:
-        raise InputError(
-            "dataset.archive and dataset.folder are both set, but only one can be the source: set the other to null"
-        )
+        raise InputError("dataset.archive and dataset.folder are both set, but only one can be the source: set the other to null")
     if dataset["name"] == "image_folder" and not dataset["folder"]:
         raise InputError(
             "dataset.folder is not set, but dataset.name 'image_folder' needs it: name the folder with train/ and test/"
@@ -134,6 +132,28 @@ def _check_search(name: str, search: dict, config: dict) -> None:
             f"{where}: batch_size is {search['batch_size']}, but must be at most {smaller}: weight_share {share} "
             f"leaves that many of the {images} training images to one of the two splits"
         )
+
+
+def _typed(value, schema: dict, definitions: dict):
+    """A copy in which text stands for the number, truth value or null that the schema wants.
+
+    `--config 'search={epochs: 3}'` gives text for all values inside the braces, and YAML takes 1e-4 for text.
+    """
+    schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if isinstance(value, dict):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties") or {}
+        return {key: _typed(part, known.get(key, other), definitions) for key, part in value.items()}
+    types = schema.get("type", "string")
+    if isinstance(value, str):
+        for kind, read in (("integer", int), ("number", float), ("boolean", _BOOLEANS.__getitem__), ("null", _NULLS.__getitem__)):
+            if kind in types:
+                with contextlib.suppress(ValueError, KeyError):
+                    return read(value)
+    return value
+
+
+_BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
+_NULLS = {"null": None, "None": None, "~": None, "": None}
 
 
 def _merged(base: dict, over: dict) -> dict:
@@ -190,14 +210,8 @@ def _sentence(error) -> str:
         return f"{key} lacks the key {missing}"
     if "propertyNames" in error.absolute_schema_path:
         return f"{key} has the name {error.instance!r}, but a name must be {_allowed(error.schema)}"
-    hint = ""
-    if isinstance(error.instance, str) and error.validator == "type":
-        try:
-            hint = f" (YAML takes {error.instance} for text: write {float(error.instance)!r})"
-        except ValueError:
-            pass
     shown = "empty" if error.instance in (None, {}, [], "") else repr(error.instance)
-    return f"{key} is {shown}, but must be {_allowed(error.schema)}{hint}"
+    return f"{key} is {shown}, but must be {_allowed(error.schema)}"
 
 
 def _allowed(schema: dict) -> str:

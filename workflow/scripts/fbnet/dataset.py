@@ -68,9 +68,7 @@ def read_dataset(folder: Path) -> Dataset:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
         fields = {key: description[key] for key in ("name", "classes", "mean", "std")}
     except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"there is no whole dataset in {folder} ({error}): delete the folder and prepare it again"
-        ) from None
+        raise InputError(f"there is no whole dataset in {folder} ({error}): delete the folder and prepare it again") from None
     return Dataset(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}, **arrays)
 
 

@@ -15,7 +15,7 @@ COLUMNS = [*KEY, "latency_us", "iqr_us", "runs"]
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """The latencies of a space: `operators_us[l][i]` of candidate i in searched layer l, `fixed_us` of stem and head together."""
+    """The latencies of a space: `operators_us[l][i]` of candidate i in searched layer l, `fixed_us` of stem and head."""
 
     space: SearchSpace
     fixed_us: float
@@ -50,9 +50,7 @@ def read_table(path: Path, space: SearchSpace, classes: int) -> LatencyTable:
         raise InputError(f"the latency table {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
     missing = [column for column in [*KEY, "latency_us"] if column not in frame]
     if missing:
-        raise InputError(
-            f"the latency table {path} lacks the column {', '.join(missing)}; it needs {', '.join(COLUMNS[:-2])}"
-        )
+        raise InputError(f"the latency table {path} lacks the column {', '.join(missing)}; it needs {', '.join(COLUMNS[:-2])}")
 
     latencies: dict[tuple, float] = {}
     for row in frame[[*KEY, "latency_us"]].itertuples(index=False):

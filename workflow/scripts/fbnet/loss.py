@@ -15,7 +15,7 @@ def paper_loss(alpha: float, beta: float) -> Loss:
 
 
 def target_loss(target_us: float, weight: float) -> Loss:
-    """CE + weight · |LAT/target − 1|: free of units, smallest at the wished latency (the absolute form of TuNAS, Bender et al. 2020)."""
+    """CE + weight · |LAT/target − 1|: free of units, least at the wished latency (TuNAS, Bender et al. 2020)."""
     return lambda ce, latency_us: ce + weight * (latency_us / target_us - 1).abs()
 
 

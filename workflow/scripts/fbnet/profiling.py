@@ -59,7 +59,7 @@ def measure(cells: Iterable[Cell], device: str, threads: int, runs: int, rounds:
     for cell in cells:
         low, median, high = np.percentile(samples[cell.build_key], [25, 50, 75])
         rows.append(
-            {column: getattr(cell, column) for column in KEY} | dict(latency_us=median, iqr_us=high - low, runs=runs)
+            {column: getattr(cell, column) for column in KEY} | {"latency_us": median, "iqr_us": high - low, "runs": runs}
         )
     return pd.DataFrame(rows)
 

@@ -51,9 +51,8 @@ class Settings:
         """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one."""
         names = {field.name for field in dataclasses.fields(cls)}
         if values.keys() != names:
-            raise InputError(
-                f"the search's settings must have the keys {', '.join(sorted(names))}; wrong or missing: {', '.join(sorted(names ^ values.keys()))}"
-            )
+            wrong = ", ".join(sorted(names ^ values.keys()))
+            raise InputError(f"the settings of a search are {', '.join(sorted(names))}; wrong or missing: {wrong}")
         return cls(**values)
 
 
@@ -130,12 +129,11 @@ class Search:
         ):
             while self.epoch < self.settings.epochs:
                 bar.set_description(f"epoch {self.epoch} of 0–{self.settings.epochs - 1}", refresh=False)
-                rows = list(self._train_epoch(bar))
-                for row in rows:
+                for row in self._train_epoch(bar):
                     _say(row, writer)
-                self.history += rows
+                    self.history.append(row)
                 self.thetas.append([theta.detach().cpu().clone() for theta in self.supernet.theta])
-                self._keep_best(rows[-1])
+                self._keep_best(self.history[-1])
                 self.epoch += 1
                 checkpoint.save(checkpoint_path, fingerprint, self.state)
 
@@ -218,7 +216,7 @@ class Search:
             self.best = {"epoch": self.epoch, "loss": judged["loss"], "weights": weights}
 
     def result(self) -> dict:
-        """What the search has found: `epoch`, `weights` (state dict), `theta` (a list, layer by layer), `ops` and `top1` of argmax."""
+        """What was found: `epoch`, `weights` (state dict), `theta` (a list, layer by layer), `ops` and `top1` of argmax."""
         weights = self.best["weights"] if self.best else self.supernet.state_dict()
         epoch = self.best["epoch"] if self.best else self.epoch - 1
         theta = self.thetas[epoch]
@@ -241,7 +239,19 @@ class Search:
 
     def history_rows(self) -> pd.DataFrame:
         """A row for each phase of each epoch: latency in µs, accuracies in [0, 1]."""
-        columns = "epoch phase loss ce latency_us top1 top5 lr temperature images_per_s seconds".split()
+        columns = [
+            "epoch",
+            "phase",
+            "loss",
+            "ce",
+            "latency_us",
+            "top1",
+            "top5",
+            "lr",
+            "temperature",
+            "images_per_s",
+            "seconds",
+        ]
         return pd.DataFrame(self.history, columns=columns)
 
 

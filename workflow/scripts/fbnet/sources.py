@@ -128,21 +128,22 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+_ALLOWED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("_codecs", "encode"): _latin1,
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads plain containers and NumPy arrays, which is what the official batches hold, and calls nothing else."""
 
-    ALLOWED = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("_codecs", "encode"): _latin1,
-    }
-
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no dataset needs")
-        return self.ALLOWED[module, name]
+        return _ALLOWED[module, name]
 
 
 def prepare_digits(out: Path, resolution: int) -> None:
@@ -153,9 +154,7 @@ def prepare_digits(out: Path, resolution: int) -> None:
     digits = load_digits()
     images = np.stack([_enlarge(image, resolution) for image in digits.images])
     split = train_test_split(images, digits.target.astype(np.int64), test_size=0.2, random_state=0, stratify=digits.target)
-    with writing(
-        out, "digits", [str(name) for name in digits.target_names], {"from": "sklearn.datasets.load_digits"}
-    ) as paths:
+    with writing(out, "digits", [str(name) for name in digits.target_names], {"from": "sklearn.datasets.load_digits"}) as paths:
         for name, array in zip(("train_images", "test_images", "train_labels", "test_labels"), split, strict=True):
             np.save(paths[name], array)
 
@@ -171,9 +170,7 @@ def prepare_image_folder(out: Path, folder: Path, resolution: int) -> None:
     classes = sorted(splits["train"])
     if sorted(splits["test"]) != classes:
         odd = sorted(set(splits["test"]) ^ set(classes))
-        raise InputError(
-            f"dataset.folder {folder}: train and test must have the same class folders; one lacks {', '.join(odd)}"
-        )
+        raise InputError(f"dataset.folder {folder}: train and test must have the same class folders; one lacks {', '.join(odd)}")
     with writing(out, "image_folder", classes, {"folder": str(folder)}) as paths:
         for split, by_class in splits.items():
             files = [(file, label) for label, name in enumerate(classes) for file in by_class[name]]
@@ -188,9 +185,7 @@ def prepare_image_folder(out: Path, folder: Path, resolution: int) -> None:
 def image_classes(folder: Path) -> list[str]:
     """The class folders of a split. Raises InputError if there is none."""
     if not folder.is_dir():
-        raise InputError(
-            f"dataset.folder must hold a folder {folder.name}/ with a folder for each class; {folder} is not there"
-        )
+        raise InputError(f"dataset.folder must hold a folder {folder.name}/ with a folder for each class; {folder} is not there")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise InputError(f"dataset.folder: {folder} holds no class folders")

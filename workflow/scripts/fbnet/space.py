@@ -1,6 +1,7 @@
 """Search spaces: the layers of a network, their shapes, and the operators each may choose from."""
 
 import difflib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +61,7 @@ class SearchSpace:
         """The searched cells of an architecture, given as one operator name a layer. Raises InputError."""
         ops = tuple(ops)
         if len(ops) != len(self.layers):
-            raise InputError(
-                f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}"
-            )
+            raise InputError(f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}")
         for op, choices in zip(ops, self._choices, strict=True):
             if op not in choices:
                 layer = next(iter(choices.values())).layer
@@ -86,14 +85,14 @@ def read_space(source: str | Path) -> SearchSpace:
 
 
 def read_mapping(source: str | Path, what: str) -> dict:
-    """A mapping from a YAML file, or from text that starts with a brace. Raises InputError."""
+    """A mapping from a YAML file, or from JSON text (it starts with a brace). Raises InputError."""
     text = str(source)
     try:
-        mapping = yaml.safe_load(text if text.startswith("{") else Path(source).read_text())
+        mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(Path(source).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {text} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"the {what} {text} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise InputError(f"the {what} {text} is not valid: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):
         raise InputError(f"the {what} {text} must map keys to values, but is {mapping!r}")
     return mapping

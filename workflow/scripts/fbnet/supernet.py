@@ -37,9 +37,7 @@ class Supernet(nn.Module):
         self.head = build(space.head)
         self.classifier = build(space.classifier(classes))
         starts = [1 / len(layer) if theta_init == "uniform" else 0.0 for layer in space.layers]
-        self.theta = nn.ParameterList(
-            torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True)
-        )
+        self.theta = nn.ParameterList(torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True))
         self.fixed_latency_us = table.fixed_us
         for number, row in enumerate(table.operators_us):
             self.register_buffer(f"latency_us_{number}", torch.tensor(row, dtype=torch.float32), persistent=False)

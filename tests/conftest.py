@@ -1,0 +1,132 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of torch would fight for the cores
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fbnet.latency import COLUMNS, read_table
+from fbnet.space import read_space
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+SPACES = ROOT / "workflow/spaces"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared reference data is not here")
+
+TINY = {
+    "results": "results",
+    "dataset": {"name": "digits"},
+    "space": "tiny",
+    "latency": {"cpu": {"runs": 3}},
+    "search": {
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "batch_size": 64,
+        "augment": {"crop_padding": 1, "flip": False},
+    },
+    "searches": {"first": {}},
+    "sample": {"method": "softmax", "count": 4},
+}
+
+
+def write_table(
+    path: Path, space, classes: int = 10, latency_us=lambda cell: 10.0 * cell.c_out, change=lambda rows: rows
+) -> Path:
+    """A latency table for every cell of a space, made up."""
+    rows = [
+        [cell.layer, cell.op, cell.c_in, cell.c_out, cell.height, cell.width, cell.stride, latency_us(cell), 1.0, 9]
+        for cell in space.cells(classes)
+    ]
+    lines = ["# made up", "\t".join(COLUMNS), *("\t".join(map(str, row)) for row in change(rows))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return read_space(SPACES / "tiny.yaml")
+
+
+@pytest.fixture
+def tiny_table(tiny, tmp_path):
+    return read_table(write_table(tmp_path / "table.tsv", tiny), tiny, 10)
+
+
+@pytest.fixture
+def script():
+    """Run one of the scripts as a user does: script("train_supernet", "--out", folder, ...)."""
+
+    def call(name, *arguments, **options):
+        command = [sys.executable, ROOT / "workflow/scripts" / f"{name}.py", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+    return call
+
+
+class Workflow:
+    """A copy of the workflow in a folder of its own, run as a user runs it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, folder / name)
+        shutil.rmtree(folder / "workflow/scripts/fbnet/__pycache__", ignore_errors=True)
+        self.configure(TINY)
+
+    def configure(self, config: dict) -> None:
+        """Replace the copy's config.yaml."""
+        self.config = config
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def __call__(self, *arguments, **options):
+        """Run snakemake, and return the finished process."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options
+        )
+
+    def planned(self, *arguments) -> set[str]:
+        """The rules that a dry run would run, `all` aside."""
+        dry = self("--dry-run", *arguments)
+        assert dry.returncode == 0, dry.stdout
+        return {line.split()[1].rstrip(":") for line in dry.stdout.splitlines() if line.startswith(("rule ", "localrule "))} - {
+            "all"
+        }
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace text in a file of the copy."""
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def finished_workflow(tmp_path_factory):
+    """A workflow that has run to its end; tests copy it."""
+    workflow = Workflow(tmp_path_factory.mktemp("finished") / "workflow")
+    done = workflow()
+    assert done.returncode == 0, done.stdout
+    workflow.output = done.stdout
+    return workflow
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    return Workflow(tmp_path / "workflow")
+
+
+@pytest.fixture
+def copy_of_finished(finished_workflow, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_workflow.folder, folder)
+    copy = Workflow.__new__(Workflow)
+    copy.folder, copy.config = folder, finished_workflow.config
+    return copy

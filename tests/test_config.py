@@ -1,0 +1,225 @@
+"""Configurations: the defaults, and at least forty wrong ones, each refused in a sentence before any job starts."""
+
+import copy
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, SPACES, TINY
+from fbnet.config import check_yaml, find_space, resolve
+from fbnet.errors import InputError
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+def test_config_yaml_spells_out_the_defaults():
+    written = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert resolve({}, SCHEMA, SPACES) == resolve(written, SCHEMA, SPACES)
+    keys = re.findall(r"^\s*(\w+):", (ROOT / "config.yaml").read_text(), re.M)
+    for part in (SCHEMA, *SCHEMA["$defs"].values()):
+        assert not properties(part) - set(keys) - {"table"}, "a key is missing in config.yaml"
+
+
+def properties(schema):
+    own = schema.get("properties", {})
+    return set(own).union(*(properties(part) for part in own.values()))
+
+
+def test_every_key_of_config_yaml_is_commented():
+    for line in (ROOT / "config.yaml").read_text().splitlines():
+        if re.match(r"\s*\w+: \S", line) and not line.startswith(" " * 4):
+            assert "#" in line or re.search(r"(fbnet: \{\}|batch_size)", line), line
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_are_valid(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load(path.read_text())
+    for target in (config.get("latency") or {}).values():
+        if "table" in (target or {}):
+            (tmp_path / target["table"]).touch()
+    folder = config["dataset"].get("folder") if "dataset" in config else None
+    if folder:
+        (tmp_path / folder / "train/a").mkdir(parents=True)
+    resolve(config, SCHEMA, SPACES)
+
+
+def test_a_search_overrides_single_keys():
+    config, _ = resolve({"searches": {"a": {"loss": {"alpha": 0.5}}, "b": {}}}, SCHEMA, SPACES)
+    assert config["searches"]["a"]["loss"] == config["searches"]["b"]["loss"] | {"alpha": 0.5}
+    assert config["searches"]["b"] == config["search"]
+
+
+def test_text_stands_for_the_number_that_is_wanted():
+    """--config 'search={epochs: 3}' arrives as text, and so does 1e-4 from YAML."""
+    given = yaml.safe_load(
+        "{dataset: {checksum: 'null'}, search: {epochs: '20', theta: {weight_decay: 1e-4}, augment: {flip: 'false'}}}"
+    )
+    config, _ = resolve(given, SCHEMA, SPACES)
+    assert config["dataset"]["checksum"] is None
+    assert config["search"]["epochs"] == 20
+    assert config["search"]["theta"]["weight_decay"] == 0.0001
+    assert config["search"]["augment"]["flip"] is False
+
+
+def changed(keys, value):
+    config = copy.deepcopy(TINY)
+    *parents, last = keys.split(".")
+    part = config
+    for key in parents:
+        part = part.setdefault(key, {})
+    part[last] = value
+    return config
+
+
+WRONG = [
+    # (keys, value, what the sentence must name)
+    ("epochs", 3, "epochs is no known key"),
+    ("serch", {}, "serch is no known key (did you mean search?)"),
+    ("results", "", "results is empty"),
+    ("results", 3, "results is 3, but must be a text"),
+    ("results", "a{b}", "results is 'a{b}'"),
+    ("dataset", None, "dataset is empty"),
+    ("dataset.name", "imagenet", "dataset.name is 'imagenet', but must be one of cifar10, digits, image_folder"),
+    ("dataset.url", "ftp://x/y", "dataset.url is 'ftp://x/y'"),
+    ("dataset.url", 1, "dataset.url is 1"),
+    ("dataset.checksum", "abc", "dataset.checksum is 'abc'"),
+    ("dataset.checksum", "md5:xyz", "like md5:"),
+    ("dataset.archive", "none.tar.gz", "dataset.archive is 'none.tar.gz', but there is no such file"),
+    ("dataset.folder", "nowhere", "dataset.folder is 'nowhere', but there is no such folder"),
+    ("dataset.colour", True, "dataset.colour is no known key"),
+    ("dataset", {"name": "image_folder"}, "dataset.folder is not set"),
+    ("dataset", {"name": "image_folder", "folder": "."}, "must hold train/ and test/"),
+    ("dataset", {"name": "cifar10"}, "which takes 16×16 images, but cifar10 has 32×32"),
+    ("space", "large", "space is 'large', but must be fbnet_224, fbnet_32, fbnet_cifar, tiny, or a YAML file"),
+    ("space", 5, "space is 5, but must be a text"),
+    ("space", "unknown_op.yaml", "candidates names an unknown operator 'ir_k4_e1'"),
+    ("space", "no_op.yaml", "candidates is []"),
+    ("space", "broken.yaml", "is not valid YAML"),
+    ("space", "config.yaml", "unknown key 'results'"),
+    ("latency", {}, "latency is empty"),
+    ("latency", ["cpu"], "latency is ['cpu'], but must be a mapping"),
+    ("latency.my phone", {}, "latency has the name 'my phone', but a name must be"),
+    ("latency.cpu.device", "tpu", "latency.cpu.device is 'tpu', but must be one of cpu, cuda"),
+    ("latency.cpu.threads", 0, "latency.cpu.threads is 0, but must be a whole number at least 1"),
+    ("latency.cpu.threads", "all", "latency.cpu.threads is 'all'"),
+    ("latency.cpu.runs", 1, "latency.cpu.runs is 1, but must be a whole number at least 3"),
+    ("latency.cpu.runs", 2.5, "latency.cpu.runs is 2.5"),
+    ("latency.cpu", {"table": "none.tsv"}, "latency.cpu.table is 'none.tsv', but there is no such file"),
+    ("latency.cpu", {"table": "config.yaml", "runs": 3}, "names a table and also runs"),
+    ("search.target", "phone", "target is 'phone', but must be a name under latency: cpu"),
+    ("search.epochs", 0, "search.epochs is 0, but must be a whole number at least 1"),
+    ("search.epochs", "ten", "search.epochs is 'ten'"),
+    ("search.epochs", True, "search.epochs is True"),
+    ("search.epoch", 3, "search.epoch is no known key (did you mean epochs?)"),
+    ("search.warmup_epochs", 2, "warmup_epochs is 2, but must be less than epochs (2)"),
+    ("search.warmup_epochs", -1, "search.warmup_epochs is -1"),
+    ("search.batch_size", 1, "search.batch_size is 1"),
+    ("search.batch_size", 288, "batch_size is 288, but must be at most 287"),
+    ("search.weight_share", 1.0, "search.weight_share is 1.0, but must be a number above 0 and below 1"),
+    ("search.seed", -1, "search.seed is -1"),
+    ("search.theta_init", "random", "search.theta_init is 'random'"),
+    ("search.weights.lr", 0, "search.weights.lr is 0, but must be a number above 0"),
+    ("search.weights.lr", "fast", "search.weights.lr is 'fast'"),
+    ("search.weights.lr", float("inf"), "search.weights.lr is inf, but must be a finite number"),
+    ("search.weights.lr", float("nan"), "search.weights.lr is nan"),
+    ("search.weights.momentum", 1.0, "search.weights.momentum is 1.0"),
+    ("search.theta.weight_decay", -0.1, "search.theta.weight_decay is -0.1"),
+    ("search.theta.momentum", 0.9, "search.theta.momentum is no known key"),
+    ("search.temperature.start", 0, "search.temperature.start is 0"),
+    ("search.loss.form", "latency", "search.loss.form is 'latency', but must be one of paper, target"),
+    ("search.loss.alpha", 0, "search.loss.alpha is 0"),
+    ("search.loss.form", "target", "loss.target_us is not set"),
+    ("search.augment.flip", "yes please", "search.augment.flip is 'yes please', but must be true or false"),
+    ("search.keep", "first", "search.keep is 'first'"),
+    ("searches", {}, "searches is empty"),
+    ("searches", {"a b": {}}, "searches has the name 'a b'"),
+    ("searches", {"../a": {}}, "searches has the name '../a'"),
+    ("searches", {"a; touch x": {}}, "searches has the name 'a; touch x'"),
+    ("searches", {"first": {"alpha": 1}}, "searches.first.alpha is no known key"),
+    ("searches", {"first": {"target": "phone"}}, "searches.first: target is 'phone'"),
+    ("sample.method", "best", "sample.method is 'best', but must be one of argmax, softmax"),
+    ("sample.count", 0, "sample.count is 0"),
+]
+
+
+@pytest.fixture
+def spaces_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = yaml.safe_load((SPACES / "tiny.yaml").read_text())
+    (tmp_path / "unknown_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": ["ir_k4_e1"]}))
+    (tmp_path / "no_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": []}))
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "config.yaml").write_text("results: r")
+
+
+@pytest.mark.parametrize(("keys", "value", "message"), WRONG, ids=[f"{keys}={value}" for keys, value, _ in WRONG])
+def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, keys, value, message):
+    with pytest.raises(InputError) as error:
+        resolve(changed(keys, value), SCHEMA, SPACES)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_there_are_forty_wrong_configs():
+    assert len(WRONG) >= 40
+
+
+@pytest.mark.parametrize("config", [None, [], "text", 3])
+def test_a_config_that_is_no_mapping_is_refused(config):
+    with pytest.raises(InputError, match="configuration is empty"):
+        resolve(config, SCHEMA, SPACES)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("searches:\n  a: {}\n  b: {}\n  a: {seed: 1}\n")
+    with pytest.raises(InputError, match=r"line 2: the key 'a' is there 2 times"):
+        check_yaml(path)
+
+
+def test_a_space_goes_by_name_or_by_path(tmp_path):
+    assert find_space("tiny", SPACES) == SPACES / "tiny.yaml"
+    own = tmp_path / "own.yaml"
+    own.write_text((SPACES / "tiny.yaml").read_text())
+    assert find_space(str(own), SPACES) == own
+
+
+def test_pins_envs_and_ranges_agree():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.txt").read_text().lower(), re.M))
+    project = (ROOT / "pyproject.toml").read_text().lower()
+    ranges = dict(re.findall(r'"([\w.-]+)>=([\d.]+)"', project))
+    assert len(ranges) >= 13
+    for name, least in ranges.items():
+        if name != "snakemake-executor-plugin-slurm":
+            assert version(pins[name]) >= version(least), name
+    for path in (ROOT / "workflow/envs").glob("*.yaml"):
+        *_, pip = yaml.safe_load(path.read_text())["dependencies"]
+        for requirement in pip["pip"]:
+            name, pin = requirement.split("==")
+            assert pins[name] == pin, f"{path.name}: {name}"
+
+
+def version(text):
+    return tuple(map(int, text.split(".")))
+
+
+def test_the_library_installs_by_itself(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        tmp_path,
+        ROOT,
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    probe = "import fbnet.space, fbnet; print(fbnet.__file__)"
+    done = subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert str(tmp_path) in done.stdout, done.stderr

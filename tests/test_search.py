@@ -1,0 +1,259 @@
+"""The supernet, its losses and its training: what moves, what does not, and what survives a kill."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, SPACES, write_table
+from fbnet import checkpoint
+from fbnet.errors import InputError
+from fbnet.loss import make_loss, paper_loss
+from fbnet.sampling import draw
+from fbnet.search import Settings, learning_rate_at, temperature_at
+from fbnet.sources import prepare_digits
+from fbnet.supernet import Supernet, learning
+
+SETTINGS = {
+    "seed": 3,
+    "epochs": 4,
+    "warmup_epochs": 1,
+    "batch_size": 64,
+    "weight_share": 0.8,
+    "theta_init": "zeros",
+    "weights": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+    "theta": {"lr": 0.05, "weight_decay": 5e-4},
+    "temperature": {"start": 5.0, "decay": 4.005},
+    "loss": {"form": "paper", "alpha": 0.2, "beta": 0.6},
+    "augment": {"crop_padding": 1, "flip": True},
+    "keep": "last",
+}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    prepare_digits(folder, 16)
+    return folder
+
+
+@pytest.mark.parametrize(("init", "value"), [("uniform", 0.25), ("zeros", 0.0)])
+def test_theta_starts_with_equal_chances(tiny, tiny_table, init, value):
+    supernet = Supernet(tiny, 10, tiny_table, init)
+    assert all((theta == value).all() for theta in supernet.theta)
+    assert len(supernet.weights()) + 3 == len(list(supernet.parameters()))
+
+
+def test_expected_latency_has_stem_and_head_and_weighs_the_candidates(tiny, tiny_table):
+    supernet = Supernet(tiny, 10, tiny_table, "zeros")
+    _, latency_us = supernet(torch.zeros(2, 3, 16, 16), temperature=1e9)  # so hot that all masks are uniform
+    expected = tiny_table.fixed_us + sum(sum(row) / len(row) for row in tiny_table.operators_us)
+    assert latency_us.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("what", ["weights", "theta"])
+def test_a_phase_moves_what_it_trains_and_nothing_else(tiny, tiny_table, what):
+    torch.manual_seed(0)
+    supernet = Supernet(tiny, 10, tiny_table)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    with learning(supernet, what):
+        logits, latency_us = supernet(torch.randn(8, 3, 16, 16), 1.0)
+        paper_loss(0.2, 0.6)(logits.square().mean(), latency_us).backward()
+        for name, parameter in supernet.named_parameters():
+            assert (parameter.grad is not None) == (name.startswith("theta.") == (what == "theta")), name
+    changed = {name for name, value in supernet.state_dict().items() if not torch.equal(value, before[name])}
+    norms = {name for name in before if "running_" in name or "num_batches" in name}
+    assert changed == (norms if what == "weights" else set())
+    assert all(parameter.requires_grad for parameter in supernet.parameters())
+
+
+def test_beta_trades_accuracy_for_latency():
+    """The reference has β inside the logarithm, where it only scales the loss."""
+    ce = torch.tensor(2.0)
+    fast, slow = torch.tensor(1000.0), torch.tensor(9000.0)
+    ratios = [paper_loss(0.2, beta)(ce, slow) / paper_loss(0.2, beta)(ce, fast) for beta in (0.0, 0.6, 2.0)]
+    assert ratios[0] == 1
+    assert ratios[0] < ratios[1] < ratios[2]
+    assert paper_loss(0.2, 0.6)(ce, slow).item() == pytest.approx(2 * 0.2 * math.log(9000) ** 0.6, rel=1e-5)
+
+
+def test_target_loss_is_least_at_the_target_and_free_of_units():
+    loss = make_loss({"form": "target", "target_us": 500.0, "weight": 2.0}, 100, 1000)
+    ce, at = torch.tensor(1.0), lambda value: torch.tensor(float(value))
+    assert loss(ce, at(500)) == 1
+    assert loss(ce, at(250)).item() == pytest.approx(2.0)
+    assert loss(ce, at(750)).item() == pytest.approx(2.0)
+    in_ms = make_loss({"form": "target", "target_us": 0.5, "weight": 2.0}, 0.1, 1)
+    assert in_ms(ce, at(0.25)).item() == pytest.approx(loss(ce, at(250)).item())
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "message"),
+    [
+        ({"form": "paper", "alpha": 0.2, "beta": 0.6}, 0.9, "give the table's latencies in µs"),
+        ({"form": "paper", "alpha": 0.2, "beta": 0.6}, 0.0, "logarithm"),
+        ({"form": "target", "target_us": 5.0, "weight": 1.0}, 10.0, "between 10 and 100 µs"),
+        ({"form": "target", "target_us": 500.0, "weight": 1.0}, 10.0, "between 10 and 100 µs"),
+    ],
+)
+def test_a_loss_that_cannot_work_is_refused_before_training(settings, least, message):
+    with pytest.raises(InputError, match=message):
+        make_loss(settings, least, 100)
+
+
+@pytest.mark.parametrize("epochs", [2, 10, 90, 180])
+def test_the_last_temperature_is_the_same_at_any_length(epochs):
+    assert temperature_at(0, epochs, 5.0, 4.005) == 5.0
+    assert temperature_at(epochs - 1, epochs, 5.0, 4.005) == pytest.approx(5.0 * math.exp(-0.045 * 89))
+    if epochs == 90:
+        assert temperature_at(40, 90, 5.0, 4.005) == pytest.approx(5.0 * math.exp(-0.045 * 40))
+
+
+def test_the_learning_rate_falls_by_a_cosine():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
+    for epoch in range(7):
+        assert learning_rate_at(epoch, 7, 0.1) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(InputError, match=r"wrong or missing: epoch$"):
+        Settings.of(SETTINGS | {"epoch": 1})
+
+
+def test_sampling(tiny):
+    theta = [[0.0, 1.0, 0.0, -1.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0]]
+    [(ops, log_prob)] = draw(tiny, theta, "argmax")
+    assert ops == ("ir_k3_s2", "ir_k3_e1", "skip")
+    exact = sum(max(row) - math.log(sum(map(math.exp, row))) for row in theta)
+    assert log_prob == pytest.approx(exact)
+
+    drawn = draw(tiny, theta, "softmax", count=500, seed=1)
+    assert drawn == draw(tiny, theta, "softmax", count=500, seed=1)
+    assert drawn != draw(tiny, theta, "softmax", count=500, seed=2)
+    architectures = [ops for ops, _ in drawn]
+    assert len(set(architectures)) == len(architectures) <= 64
+    assert architectures[0] == ops
+    assert [p for _, p in drawn] == sorted((p for _, p in drawn), reverse=True)
+    everything = draw(tiny, [[0.0] * 4] * 3, "softmax", count=20_000)
+    assert len(everything) == 64
+    assert sum(math.exp(p) for _, p in everything) == pytest.approx(1)
+
+
+def train(digits, table, out, settings=SETTINGS):
+    """The command that trains, with one thread: its sums have one order."""
+    return [
+        *(sys.executable, str(ROOT / "workflow/scripts/train_supernet.py")),
+        *("--data", str(digits), "--space", str(SPACES / "tiny.yaml"), "--table", str(table), "--threads", "1"),
+        *("--settings", json.dumps(settings), "--out", str(out), "--log", str(out.with_suffix(".log"))),
+    ]
+
+
+@pytest.fixture(scope="session")
+def table(tiny, tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("table") / "table.tsv", tiny)
+
+
+@pytest.fixture(scope="session")
+def trained(digits, table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "search"
+    subprocess.run(train(digits, table, out), check=True, timeout=300, capture_output=True)
+    return out
+
+
+def test_what_a_search_leaves(trained, tiny):
+    assert sorted(path.name for path in trained.iterdir()) == ["history.tsv", "supernet.pt", "tensorboard", "theta.tsv"]
+    history = pd.read_csv(trained / "history.tsv", sep="\t")
+    columns = "epoch phase loss ce latency_us top1 top5 lr temperature images_per_s seconds"
+    assert list(history) == columns.split()
+    phases = history.groupby("epoch").phase.agg(" ".join).tolist()
+    assert phases == ["weights argmax"] + ["weights theta argmax"] * 3
+    learned = history[history.phase == "weights"]
+    assert learned.ce.iloc[-1] < learned.ce.iloc[0]
+    assert (history.top1 <= history.top5).all()
+    assert learned.temperature.tolist() == pytest.approx([temperature_at(epoch, 4, 5.0, 4.005) for epoch in range(4)], rel=1e-4)
+
+    theta = pd.read_csv(trained / "theta.tsv", sep="\t")
+    assert list(theta) == ["epoch", "layer", "op", "theta", "probability"]
+    assert len(theta) == 4 * 3 * 4
+    assert (theta[theta.epoch == 0].theta == 0).all()  # warm-up
+    assert theta[theta.epoch == 3].theta.abs().min() > 0
+    assert np.allclose(theta.groupby(["epoch", "layer"]).probability.sum(), 1, atol=1e-5)
+
+    supernet = torch.load(trained / "supernet.pt", weights_only=True)
+    assert supernet["settings"] == SETTINGS
+    assert len(supernet["ops"]) == len(tiny.layers)
+    assert set(supernet["code"]) >= {"train_supernet.py", "fbnet/search.py", "fbnet/operators.py"}
+    assert next((trained / "tensorboard").iterdir()).name.startswith("events")
+
+
+def test_the_kept_epoch_may_be_the_best(digits, table, tmp_path):
+    out = tmp_path / "search"
+    subprocess.run(train(digits, table, out, SETTINGS | {"keep": "best"}), check=True, timeout=300, capture_output=True)
+    history = pd.read_csv(out / "history.tsv", sep="\t")
+    judged = history[(history.phase == "argmax") & (history.epoch >= 1)].set_index("epoch")
+    supernet = torch.load(out / "supernet.pt", weights_only=True)
+    assert supernet["epoch"] == judged.loss.idxmin()
+    assert supernet["top1"] == pytest.approx(judged.top1[supernet["epoch"]], rel=1e-4)
+
+
+def test_killed_twice_it_ends_with_the_same_theta_and_weights(digits, table, trained, tmp_path):
+    out = tmp_path / "search"
+    for kills in (1, 2):
+        process = subprocess.Popen(train(digits, table, out), stderr=subprocess.DEVNULL)
+        while process.poll() is None and f"epoch   {kills} weights" not in read(out.with_suffix(".log")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (out / "checkpoint.pt").exists()
+        assert not (out / "supernet.pt").exists()
+    subprocess.run(train(digits, table, out), check=True, timeout=300, capture_output=True)
+    assert "Resuming after epoch 1 " in read(out.with_suffix(".log"))
+    assert not (out / "checkpoint.pt").exists()
+    whole, resumed = (torch.load(folder / "supernet.pt", weights_only=True) for folder in (trained, out))
+    assert all(map(torch.equal, whole["theta"], resumed["theta"]))
+    assert whole["weights"].keys() == resumed["weights"].keys()
+    assert all(torch.equal(value, resumed["weights"][name]) for name, value in whole["weights"].items())
+    assert (out / "theta.tsv").read_bytes() == (trained / "theta.tsv").read_bytes()
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, caplog):
+    path, run = tmp_path / "checkpoint.pt", checkpoint.fingerprint(settings={"alpha": 0.2}, code={"a.py": "1"})
+    checkpoint.save(path, run, {"epoch": 3})
+    assert checkpoint.load(path, run) == {"epoch": 3}
+    other = checkpoint.fingerprint(settings={"alpha": 0.3}, code={"a.py": "1"})
+    with caplog.at_level("INFO"):
+        assert checkpoint.load(path, other) is None
+        path.write_bytes(path.read_bytes()[:100])
+        assert checkpoint.load(path, run) is None
+    assert "other settings" in caplog.text
+    assert "broken" in caplog.text
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 300}, "only 287 training images are left for theta"),
+        ({"loss": {"form": "target", "target_us": 1.0, "weight": 1.0}}, "loss.target_us is 1"),
+        ({"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}}, "the loss is nan in epoch 0"),
+    ],
+)
+def test_training_that_cannot_work_ends_in_a_sentence(digits, table, tmp_path, change, message):
+    done = subprocess.run(train(digits, table, tmp_path / "out", SETTINGS | change), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

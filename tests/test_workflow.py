@@ -1,0 +1,268 @@
+"""The whole workflow on a tiny configuration, as a user runs it: what it makes, and what it makes again after which change."""
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, TINY, Workflow, write_table
+from fbnet.provenance import code_hashes
+
+ALL = {"profile_latency", "download_cifar", "train_supernet", "sample_architecture", "export_modeldef"}
+TRAIN_AND_BELOW = ALL - {"profile_latency", "download_cifar"}
+SAMPLE_AND_BELOW = TRAIN_AND_BELOW - {"train_supernet"}
+
+
+def with_settings(**changes):
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    for keys, value in changes.items():
+        *parents, last = keys.split("__")
+        part = config
+        for key in parents:
+            part = part.setdefault(key, {})
+        part[last] = value
+    return config
+
+
+def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
+    results = finished_workflow.folder / "results"
+    made = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
+    assert made == {
+        *(f"data/digits/{name}" for name in ("dataset.json", "train_images.npy", "train_labels.npy")),
+        *("data/digits/test_images.npy", "data/digits/test_labels.npy"),
+        "latency/cpu.tsv",
+        *(f"search/first/{name}" for name in ("supernet.pt", "theta.tsv", "history.tsv")),
+        "architectures/first.tsv",
+        *("modeldef/first.py", "modeldef/first.json"),
+        *(f"logs/{rule}/{name}.log" for rule, name in [("profile_latency", "cpu"), ("download_cifar", "digits")]),
+        *(f"logs/{rule}/first.log" for rule in sorted(TRAIN_AND_BELOW)),
+    }
+    samples = pd.read_csv(results / "architectures/first.tsv", sep="\t")
+    assert list(samples) == ["name", "ops", "log_prob", "latency_us", "macs", "params"]
+    assert 1 <= len(samples) <= 4
+    [assignment] = ast.parse((results / "modeldef/first.py").read_text()).body
+    assert sorted(ast.literal_eval(assignment.value)) == sorted(samples["name"])
+    document = json.loads((results / "modeldef/first.json").read_text())
+    assert set(document["architectures"]) == set(samples["name"])
+    assert {"settings", "space", "code", "table_sha256", "data_sha256", "versions", "host"} <= set(document["provenance"])
+    assert document["provenance"]["settings"]["seed"] == 0
+    for text in ("predicted latency", "MACs", "parameters", "results/modeldef/first.py"):
+        assert text in finished_workflow.output
+    assert "epoch   1 theta" in (results / "logs/train_supernet/first.log").read_text()
+
+
+def test_nothing_to_do_after_touch_or_move(copy_of_finished):
+    # copied with new times, to another folder
+    folder = copy_of_finished.folder
+    elsewhere = folder.with_name("elsewhere")
+    shutil.copytree(folder, elsewhere, copy_function=shutil.copyfile)
+    moved = Workflow.__new__(Workflow)
+    moved.folder = elsewhere
+    for path in (*elsewhere.glob("workflow/**/*"), elsewhere / "config.yaml", elsewhere / "Snakefile"):
+        path.touch()
+    assert moved.planned() == set()
+    assert "Nothing to be done" in moved().stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("supernet", TRAIN_AND_BELOW),
+        ("search", TRAIN_AND_BELOW),
+        ("batches", TRAIN_AND_BELOW),
+        ("operators", ALL - {"download_cifar"}),
+        ("blocks", ALL - {"download_cifar"}),
+        ("profiling", ALL - {"download_cifar"}),
+        ("sampling", SAMPLE_AND_BELOW),
+        ("modeldef", {"export_modeldef"}),
+        ("sources", ALL - {"profile_latency"}),
+        ("config", set()),
+    ],
+)
+def test_an_edit_reruns_whoever_uses_the_module(copy_of_finished, module, rules):
+    path = copy_of_finished.folder / f"workflow/scripts/fbnet/{module}.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert copy_of_finished.planned() == rules
+
+
+@pytest.mark.parametrize(
+    ("config", "rules"),
+    [
+        (with_settings(search__loss={"alpha": 0.3}), TRAIN_AND_BELOW),
+        (with_settings(search__loss={"weight": 0.3}), set()),  # of the form that is not used
+        (with_settings(search__seed=1), TRAIN_AND_BELOW),
+        (with_settings(latency__cpu__runs=4), ALL - {"download_cifar"}),
+        (with_settings(sample__count=5), SAMPLE_AND_BELOW),
+        (with_settings(dataset__checksum=None), set()),  # of another data set
+        (with_settings(searches__second={"seed": 1}), TRAIN_AND_BELOW),
+        (with_settings(latency__other={"runs": 5}), set()),  # no search uses it
+    ],
+    ids=["alpha", "unused form", "seed", "runs", "samples", "other data", "another search", "another target"],
+)
+def test_a_changed_setting_reruns_what_depends_on_it(copy_of_finished, config, rules):
+    copy_of_finished.configure(config)
+    assert copy_of_finished.planned() == rules
+
+
+def test_another_search_is_the_only_one_that_runs(copy_of_finished):
+    theta = copy_of_finished.folder / "results/search/first/theta.tsv"
+    before = theta.stat().st_mtime_ns
+    copy_of_finished.configure(with_settings(searches__second={"seed": 1}))
+    done = copy_of_finished()
+    assert done.returncode == 0, done.stdout
+    assert theta.stat().st_mtime_ns == before
+    assert (copy_of_finished.folder / "results/modeldef/second.py").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--forcerun", "profile_latency", "profile_latency"],
+        ["--forcerun", "profile_latency"],
+        ["profile_latency", "--forcerun", "profile_latency"],
+    ],
+    ids=" ".join,
+)
+def test_profiling_again_runs_nothing_else(copy_of_finished, arguments):
+    assert copy_of_finished.planned(*arguments) == {"profile_latency"}
+
+
+def test_a_new_table_retrains_and_the_same_does_not(copy_of_finished):
+    table = copy_of_finished.folder / "results/latency/cpu.tsv"
+    before = table.read_bytes()
+    done = copy_of_finished("--forcerun", "profile_latency", "profile_latency")
+    assert done.returncode == 0, done.stdout
+    assert table.read_bytes() != before
+    assert copy_of_finished.planned() == TRAIN_AND_BELOW
+    table.write_bytes(before)
+    assert copy_of_finished.planned() == set()
+
+
+def test_a_table_that_the_user_brings_is_used_as_it_is(workflow, tiny):
+    write_table(workflow.folder / "my phone.tsv", tiny)
+    workflow.configure(with_settings(latency={"phone": {"table": "my phone.tsv"}}, search__target="phone"))
+    done = workflow()
+    assert done.returncode == 0, done.stdout
+    taken = workflow.folder / "results/latency/phone.tsv"
+    assert taken.read_bytes() == (workflow.folder / "my phone.tsv").read_bytes()
+    assert workflow.planned() == set()
+
+    write_table(workflow.folder / "my phone.tsv", tiny, change=lambda rows: rows[1:])
+    failed = workflow()
+    assert failed.returncode != 0
+    assert "no row for layer stem, conv_k3" in failed.stdout
+    assert "Traceback" not in failed.stdout
+
+
+def test_killed_in_training_the_next_call_goes_on(workflow, finished_workflow):
+    workflow.configure(with_settings(search__epochs=40))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=workflow.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # Snakemake and the training
+    process.wait()
+    assert workflow("--unlock").returncode == 0
+    done = workflow()
+    assert done.returncode == 0, done.stdout
+    assert "Resuming after epoch" in done.stdout
+    history = pd.read_csv(workflow.folder / "results/search/first/history.tsv", sep="\t")
+    assert sorted(history.epoch.unique()) == list(range(40))
+    assert not checkpoint.exists()
+
+
+def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):
+    for config, message in (
+        (with_settings(search__epochs=0), "search.epochs is 0, but must be a whole number at least 1"),
+        (with_settings(searches__first={"target": "phone"}), "searches.first: target is 'phone'"),
+    ):
+        workflow.configure(config)
+        done = workflow("--dry-run")
+        assert done.returncode != 0
+        assert message in done.stdout
+        assert "Traceback" not in done.stdout
+    (workflow.folder / "config.yaml").write_text("searches:\n  a: {}\n  a: {}\n")
+    done = workflow("--dry-run")
+    assert "the key 'a' is there 2 times" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_configfile_stands_for_itself(workflow, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(with_settings(searches={"own": {}}, results="my results; touch x")))
+    done = workflow("--configfile", own, "--config", "search={epochs: 3}")
+    assert done.returncode == 0, done.stdout
+    results = workflow.folder / "my results; touch x"
+    assert [path.name for path in (results / "modeldef").glob("*.py")] == ["own.py"]
+    assert pd.read_csv(results / "search/own/theta.tsv", sep="\t").epoch.max() == 2
+    assert not (workflow.folder / "x").exists()
+
+
+def test_export_appends_to_a_file_kept_by_hand(finished_workflow, script, tmp_path):
+    kept = tmp_path / "fbnet_modeldef.py"
+    kept.write_text("import torch  # never executed\nMODEL_ARCH = {\n}\n")
+    results = finished_workflow.folder / "results"
+    arguments = ["--architectures", results / "architectures/first.tsv", "--supernet", results / "search/first/supernet.pt"]
+    first = script("export_modeldef", *arguments, "--append-to", kept)
+    assert first.returncode == 0, first.stderr
+    text = kept.read_text()
+    assert '"first_1": {' in text
+    again = script("export_modeldef", *arguments, "--append-to", kept)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert kept.read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["fbnet_modeldef.py"]
+
+
+def test_what_is_no_supernet_is_refused(finished_workflow, script, tmp_path):
+    results = finished_workflow.folder / "results"
+    for content in (b"", b"not a checkpoint", (results / "search/first/supernet.pt").read_bytes()[:1000]):
+        (tmp_path / "supernet.pt").write_bytes(content)
+        done = script(
+            "sample_architecture",
+            *("--supernet", tmp_path / "supernet.pt", "--table", results / "latency/cpu.tsv"),
+            *("--name", "x", "--out", tmp_path / "x.tsv"),
+        )
+        assert done.returncode == 1, done.stderr
+        assert "is no supernet" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_code_hashes_follow_the_imports():
+    scripts = ROOT / "workflow/scripts"
+    profile = set(code_hashes(scripts / "profile_latency.py"))
+    train = set(code_hashes(scripts / "train_supernet.py"))
+    sample = set(code_hashes(scripts / "sample_architecture.py"))
+    assert "fbnet/profiling.py" in profile - train - sample
+    assert "fbnet/supernet.py" in train - profile - sample
+    assert "fbnet/operators.py" in profile & train & sample
+    assert "fbnet/sources.py" not in train
+    assert all(Path(scripts, name).is_file() for name in train)
+
+
+def test_formatted_linted_and_clean():
+    for command in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+        ["snakemake", "--lint"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
