@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
             row["name"]: entries[row["name"]] | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
             for row in samples.to_dict("records")
         },
-        "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta", "ops")}
+        "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta")}
         | {"supernet_sha256": file_hash(arguments.supernet), "export_code": code_hashes(Path(__file__))},
     }
     with replacing(arguments.out.with_suffix(".json"), arguments.out) as (as_json, as_python):
