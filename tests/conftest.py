@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from fbnet.latency import COLUMNS, read_table
 from fbnet.space import read_space
 

@@ -2,11 +2,13 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
+
 from conftest import ROOT, SPACES, TINY
 from fbnet.config import check_yaml, find_space, resolve
 from fbnet.errors import InputError
@@ -207,19 +209,12 @@ def version(text):
 
 
 def test_the_library_installs_by_itself(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        tmp_path,
-        ROOT,
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(ROOT / "workflow/scripts/fbnet", source / "workflow/scripts/fbnet")  # a build leaves files in its source
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", target]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, source], check=True, capture_output=True, timeout=300)
     probe = "import fbnet.space, fbnet; print(fbnet.__file__)"
-    done = subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
-    assert str(tmp_path) in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(target)}, capture_output=True, text=True)
+    assert str(target) in done.stdout, done.stderr

@@ -14,11 +14,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from conftest import SHARED, needs_shared
 from fbnet.batches import Batches, crop, random_flip, split
 from fbnet.dataset import ARRAYS, FILES, read_dataset
 from fbnet.errors import InputError
-from PIL import Image
 
 
 def batch_rows(count, seed):

@@ -1,6 +1,7 @@
 """Latency tables: measured, read by key, refused when wrong."""
 
 import pytest
+
 from conftest import SPACES, write_table
 from fbnet.errors import InputError
 from fbnet.latency import read_table

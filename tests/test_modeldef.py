@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+
 from conftest import SPACES
 from fbnet.errors import InputError
 from fbnet.modeldef import append, entry, render

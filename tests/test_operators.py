@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 import yaml
+
 from conftest import SHARED, SPACES, needs_shared
 from fbnet.blocks import build, size
 from fbnet.errors import InputError

@@ -1,5 +1,6 @@
 """The supernet, its losses and its training: what moves, what does not, and what survives a kill."""
 
+import dataclasses
 import json
 import math
 import os
@@ -12,12 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from conftest import ROOT, SPACES, write_table
 from fbnet import checkpoint
+from fbnet.dataset import read_dataset
+from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.loss import make_loss, paper_loss
 from fbnet.sampling import draw
-from fbnet.search import Settings, learning_rate_at, temperature_at
+from fbnet.search import Search, Settings, learning_rate_at, temperature_at
 from fbnet.sources import prepare_digits
 from fbnet.supernet import Supernet, learning
 
@@ -228,6 +232,22 @@ def test_killed_twice_it_ends_with_the_same_theta_and_weights(digits, table, tra
 
 def read(path):
     return path.read_text() if path.exists() else ""
+
+
+def test_the_test_set_is_not_touched(digits, tiny_table, tmp_path):
+    dataset = dataclasses.replace(read_dataset(digits), test_images=None, test_labels=None)
+    search = Search(dataset, tiny_table, Settings.of(SETTINGS | {"epochs": 2}), torch.device("cpu"))
+    search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard")
+    assert search.epoch == 2
+
+
+def test_no_more_threads_than_cores():
+    before = torch.get_num_threads()
+    try:
+        choose_device(10_000)
+        assert torch.get_num_threads() <= os.cpu_count()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, caplog):

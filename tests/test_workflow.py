@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+
 from conftest import ROOT, TINY, Workflow, write_table
 from fbnet.provenance import code_hashes
 

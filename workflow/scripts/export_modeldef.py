@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
 from fbnet.checkpoint import read_supernet
 from fbnet.errors import InputError
 from fbnet.modeldef import append, check_names, entry, render

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+
 from fbnet.blocks import size
 from fbnet.checkpoint import read_supernet
 from fbnet.latency import read_table

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 import torch
+
 from fbnet.checkpoint import fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
