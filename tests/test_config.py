@@ -99,7 +99,7 @@ WRONG = [
     ("space", 5, "space is 5, but must be a text"),
     ("space", "unknown_op.yaml", "candidates names an unknown operator 'ir_k4_e1'"),
     ("space", "no_op.yaml", "candidates is []"),
-    ("space", "broken.yaml", "is not valid YAML"),
+    ("space", "broken.yaml", "broken.yaml is not valid"),
     ("space", "config.yaml", "unknown key 'results'"),
     ("latency", {}, "latency is empty"),
     ("latency", ["cpu"], "latency is ['cpu'], but must be a mapping"),
