@@ -101,13 +101,6 @@ class Workflow:
             "all"
         }
 
-    def edit(self, name: str, old: str, new: str) -> None:
-        """Replace text in a file of the copy."""
-        path = self.folder / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
 
 @pytest.fixture(scope="session")
 def finished_workflow(tmp_path_factory):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from conftest import SHARED, needs_shared
 from fbnet.batches import Batches, crop, random_flip, split
-from fbnet.dataset import ARRAYS, FILES, read_dataset
+from fbnet.dataset import ARRAYS, FILES, read_dataset, writing
 from fbnet.errors import InputError
 
 
@@ -267,10 +267,8 @@ def test_the_real_cifar10_has_its_known_statistics(script, tmp_path):
 
 
 @pytest.fixture
-def dataset(script, tmp_path):
+def dataset(tmp_path):
     rng = np.random.default_rng(0)
-    from fbnet.dataset import writing
-
     with writing(tmp_path / "d", "noise", ["a", "b"], {}) as paths:
         for name in ARRAYS:
             if name.endswith("images"):

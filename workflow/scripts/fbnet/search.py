@@ -239,20 +239,7 @@ class Search:
 
     def history_rows(self) -> pd.DataFrame:
         """A row for each phase of each epoch: latency in µs, accuracies in [0, 1]."""
-        columns = [
-            "epoch",
-            "phase",
-            "loss",
-            "ce",
-            "latency_us",
-            "top1",
-            "top5",
-            "lr",
-            "temperature",
-            "images_per_s",
-            "seconds",
-        ]
-        return pd.DataFrame(self.history, columns=columns)
+        return pd.DataFrame(self.history)
 
 
 class Means:
