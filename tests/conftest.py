@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fbnet.latency import COLUMNS, read_table
+from fbnet.latency import COLUMNS, KEY, read_table
 from fbnet.space import read_space
 
 ROOT = Path(__file__).parents[1]
@@ -39,10 +39,7 @@ def write_table(
     path: Path, space, classes: int = 10, latency_us=lambda cell: 10.0 * cell.c_out, change=lambda rows: rows
 ) -> Path:
     """A latency table for every cell of a space, made up."""
-    rows = [
-        [cell.layer, cell.op, cell.c_in, cell.c_out, cell.height, cell.width, cell.stride, latency_us(cell), 1.0, 9]
-        for cell in space.cells(classes)
-    ]
+    rows = [[*(getattr(cell, column) for column in KEY), latency_us(cell), 1.0, 9] for cell in space.cells(classes)]
     lines = ["# made up", "\t".join(COLUMNS), *("\t".join(map(str, row)) for row in change(rows))]
     path.write_text("\n".join(lines) + "\n")
     return path

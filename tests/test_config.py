@@ -10,15 +10,16 @@ import pytest
 import yaml
 
 from conftest import ROOT, SPACES, TINY
-from fbnet.config import check_yaml, find_space, resolve
+from fbnet.config import check_yaml, resolve
 from fbnet.errors import InputError
+from fbnet.space import find_space
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 
 
 def test_config_yaml_spells_out_the_defaults():
     written = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert resolve({}, SCHEMA, SPACES) == resolve(written, SCHEMA, SPACES)
+    assert resolve({}, SCHEMA) == resolve(written, SCHEMA)
     keys = re.findall(r"^\s*(\w+):", (ROOT / "config.yaml").read_text(), re.M)
     for part in (SCHEMA, *SCHEMA["$defs"].values()):
         assert not properties(part) - set(keys) - {"table"}, "a key is missing in config.yaml"
@@ -45,11 +46,11 @@ def test_the_examples_are_valid(path, tmp_path, monkeypatch):
     folder = config["dataset"].get("folder") if "dataset" in config else None
     if folder:
         (tmp_path / folder / "train/a").mkdir(parents=True)
-    resolve(config, SCHEMA, SPACES)
+    resolve(config, SCHEMA)
 
 
 def test_a_search_overrides_single_keys():
-    config, _ = resolve({"searches": {"a": {"loss": {"alpha": 0.5}}, "b": {}}}, SCHEMA, SPACES)
+    config, _ = resolve({"searches": {"a": {"loss": {"alpha": 0.5}}, "b": {}}}, SCHEMA)
     assert config["searches"]["a"]["loss"] == config["searches"]["b"]["loss"] | {"alpha": 0.5}
     assert config["searches"]["b"] == config["search"]
 
@@ -59,7 +60,7 @@ def test_text_stands_for_the_number_that_is_wanted():
     given = yaml.safe_load(
         "{dataset: {checksum: 'null'}, search: {epochs: '20', theta: {weight_decay: 1e-4}, augment: {flip: 'false'}}}"
     )
-    config, _ = resolve(given, SCHEMA, SPACES)
+    config, _ = resolve(given, SCHEMA)
     assert config["dataset"]["checksum"] is None
     assert config["search"]["epochs"] == 20
     assert config["search"]["theta"]["weight_decay"] == 0.0001
@@ -95,7 +96,11 @@ WRONG = [
     ("dataset", {"name": "image_folder"}, "dataset.folder is not set"),
     ("dataset", {"name": "image_folder", "folder": "."}, "must hold train/ and test/"),
     ("dataset", {"name": "cifar10"}, "which takes 16×16 images, but cifar10 has 32×32"),
-    ("space", "large", "space is 'large', but must be fbnet_224, fbnet_32, fbnet_cifar, tiny, or a YAML file"),
+    (
+        "space",
+        "large",
+        "space is 'large', but must be fbnet_224, fbnet_224_1504, fbnet_32, fbnet_all, fbnet_cifar, tiny, or a YAML file",
+    ),
     ("space", 5, "space is 5, but must be a text"),
     ("space", "unknown_op.yaml", "candidates names an unknown operator 'ir_k4_e1'"),
     ("space", "no_op.yaml", "candidates is []"),
@@ -160,7 +165,7 @@ def spaces_of_a_user(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("keys", "value", "message"), WRONG, ids=[f"{keys}={value}" for keys, value, _ in WRONG])
 def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, keys, value, message):
     with pytest.raises(InputError) as error:
-        resolve(changed(keys, value), SCHEMA, SPACES)
+        resolve(changed(keys, value), SCHEMA)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -172,7 +177,7 @@ def test_there_are_forty_wrong_configs():
 @pytest.mark.parametrize("config", [None, [], "text", 3])
 def test_a_config_that_is_no_mapping_is_refused(config):
     with pytest.raises(InputError, match="configuration is empty"):
-        resolve(config, SCHEMA, SPACES)
+        resolve(config, SCHEMA)
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
@@ -183,10 +188,10 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path):
 
 
 def test_a_space_goes_by_name_or_by_path(tmp_path):
-    assert find_space("tiny", SPACES) == SPACES / "tiny.yaml"
+    assert find_space("tiny") == SPACES / "tiny.yaml"
     own = tmp_path / "own.yaml"
     own.write_text((SPACES / "tiny.yaml").read_text())
-    assert find_space(str(own), SPACES) == own
+    assert find_space(str(own)) == own
 
 
 def test_pins_envs_and_ranges_agree():

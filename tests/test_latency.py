@@ -4,7 +4,7 @@ import pytest
 
 from conftest import SPACES, write_table
 from fbnet.errors import InputError
-from fbnet.latency import read_table
+from fbnet.latency import COLUMNS, read_header, read_table
 from fbnet.profiling import measure
 from fbnet.space import read_space
 
@@ -40,14 +40,14 @@ def test_a_table_is_read_by_key_whatever_the_order_of_rows_and_columns(tiny, tmp
     shuffled.write_text("# other\n" + "\n".join("\t".join(line[::-1]) for line in lines))
     assert read_table(shuffled, tiny, 10) == plain
     assert plain.operators_us[0] == tuple(latency(cell) for cell in tiny.layers[0])
-    assert plain.fixed_us == sum(latency(cell) for cell in tiny.fixed_cells(10))
-    assert plain.predict(["skip"] * 3) == plain.fixed_us + sum(latency(layer[-1]) for layer in tiny.layers)
+    assert plain.fixed_us == tuple(latency(cell) for cell in tiny.fixed_cells(10))
+    assert plain.predict(["skip"] * 3) == sum(plain.fixed_us) + sum(latency(layer[-1]) for layer in tiny.layers)
     assert plain.least_us <= plain.predict(["skip", "ir_k5_e3", "skip"]) <= plain.most_us
 
 
 def change_cell(number, value):
     def change(rows):
-        rows[number][7] = value
+        rows[number][COLUMNS.index("latency_us")] = value
         return rows
 
     return change
@@ -73,6 +73,33 @@ def test_a_wrong_cell_is_named(tiny, tmp_path, change, message):
         read_table(path, tiny, 10)
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_the_column_expansion_may_be_absent_where_names_say_it(tiny, tmp_path):
+    def without_expansion(path):
+        lines = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+        at = lines[0].index("expansion")
+        path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines))
+        return path
+
+    whole = read_table(write_table(tmp_path / "a.tsv", tiny), tiny, 10)
+    assert read_table(without_expansion(write_table(tmp_path / "b.tsv", tiny)), tiny, 10) == whole
+    open_names = read_space(tiny.definition | {"candidates": ["skip", "ir_k3"], "expansion": 4})
+    path = write_table(tmp_path / "c.tsv", open_names)
+    assert read_table(path, open_names, 10).least_us > 0
+    with pytest.raises(InputError, match=r"no row for layer 1, ir_k3 \(8→8 channels, 8×8, stride 1, expansion 3\)"):
+        read_table(path, read_space(open_names.definition | {"expansion": 3}), 10)
+    with pytest.raises(InputError, match=r"no row for layer 1, ir_k3 .*expansion 4"):
+        read_table(without_expansion(path), open_names, 10)
+
+
+def test_a_table_of_another_norm_is_refused(tiny, tmp_path):
+    path = write_table(tmp_path / "a.tsv", tiny)
+    path.write_text(f"# norm: gn4\n{path.read_text()}")
+    assert read_header(path) == {"norm": "gn4", "made up": ""}
+    with pytest.raises(InputError, match="norm gn4, but space tiny has bn"):
+        read_table(path, tiny, 10)
+    read_table(path, read_space(tiny.definition | {"norm": "gn4"}), 10)
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"layer\top\n1\tskip\n", b"\xff\xfe\x00", b"a\tb\n1\t2\t3\t4\n5\n"])

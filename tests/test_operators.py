@@ -1,63 +1,133 @@
-"""Operators and spaces: golden counts, the one registry, and what is refused."""
+"""Operators: golden counts, the one registry, and what each does forward, backward, exported and measured."""
 
 import csv
+import subprocess
+import sys
 
+import onnxruntime
 import pytest
 import torch
-import yaml
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from conftest import SHARED, SPACES, needs_shared
-from fbnet.blocks import build, size
+from fbnet.blocks import Shift, build, size
 from fbnet.errors import InputError
 from fbnet.network import Network, subnetwork_weights
-from fbnet.operators import CANDIDATES
-from fbnet.space import Cell, make_space, read_space
+from fbnet.operators import CANDIDATES, OPERATORS
+from fbnet.profiling import measure
+from fbnet.space import Cell, read_space
 from fbnet.supernet import Supernet, learning
 
-FBNET_C = (
-    "k3_e1 k3_e6 skip k3_e1 k3_e1 k5_e6 k5_e3 k5_e6 k3_e6 k5_e6 k5_e3 k5_e6 k5_e6 k5_e6 k5_e6 k5_e6 k5_e3 "
-    "k5_e6 k5_e6 k5_e6 k5_e6 k3_e6"
-)
-FBNET_C = [name if name == "skip" else f"ir_{name}" for name in FBNET_C.split()]
+SHAPES = {  # c_in, c_out, size, stride
+    "smaller": (16, 24, 12, 2),
+    "same": (32, 32, 6, 1),
+}
+
+
+def cell_of(op, shape, expansion=6, **options):
+    c_in, c_out, size, stride = SHAPES[shape]
+    return Cell("1", op, c_in, c_out, size, size, stride, OPERATORS[op].expansion or expansion, **options)
 
 
 @needs_shared
-def test_parameters_and_macs_of_the_candidates_are_the_reference_s():
+def test_parameters_and_macs_are_the_reference_s():
     with (SHARED / "data/reference_operators.tsv").open() as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["op"] in CANDIDATES]
-    assert len(rows) == 2 * len(CANDIDATES)
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {row["op"] for row in rows} == set(CANDIDATES)
+    assert len(rows) == 2 * 39
     for row in rows:
-        cell = Cell("1", row["op"], int(row["c_in"]), int(row["c_out"]), int(row["size"]), int(row["size"]), int(row["stride"]))
-        assert size([cell]) == (int(row["macs"]), int(row["params"])), row
-        out = build(cell).eval()(torch.zeros(1, cell.c_in, cell.height, cell.width))
-        assert out.shape == (1, cell.c_out, int(row["out_size"]), int(row["out_size"]))
+        expansion = OPERATORS[row["op"]].expansion or int(row["expansion"])
+        side, stride = int(row["size"]), int(row["stride"])
+        cell = Cell("1", row["op"], int(row["c_in"]), int(row["c_out"]), side, side, stride, expansion)
+        macs, params = size([cell])
+        assert params == int(row["params"]), row
+        out = build(cell).eval()(torch.zeros(1, cell.c_in, side, side))
+        if row["op"] == "ir_k1" and stride == 2:  # the reference forgets its stride
+            assert out.shape == (1, cell.c_out, 28, 28)
+        else:
+            assert macs == int(row["macs"]), row
+            assert out.shape == (1, cell.c_out, int(row["out_size"]), int(row["out_size"])), row
 
 
-def test_fbnet_c_has_the_published_size():
-    space = read_space(SPACES / "fbnet_224.yaml")
-    macs, params = size((space.stem, *space.path(FBNET_C), space.head, space.classifier(1000)))
-    assert (macs, params) == (384_960_160, 5_572_200)
-    network = Network(space, FBNET_C, 1000)
-    assert sum(p.numel() for p in network.parameters()) == params
-    assert sum(p.numel() for name, p in network.named_parameters() if p.dim() > 1) == 5_526_832
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("op", CANDIDATES)
+def test_every_operator_runs_forward_and_backward_is_exported_and_measured(op, shape, tmp_path):
+    torch.manual_seed(0)
+    cell = cell_of(op, shape)
+    block = build(cell).train()
+    x = torch.randn(4, cell.c_in, cell.height, cell.width, requires_grad=True)
+    y = block(x)
+    assert y.shape == (4, cell.c_out, cell.height // cell.stride, cell.width // cell.stride)
+    y.square().sum().backward()
+    assert x.grad.abs().sum() > 0
+    for name, parameter in block.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+    block.eval()
+    images = torch.randn(3, cell.c_in, cell.height, cell.width)
+    with torch.no_grad():
+        program = torch.export.export(block, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        model = torch.onnx.export(program, dynamo=True, input_names=["x"], verbose=False)
+        model.save(tmp_path / "block.onnx")
+        expected = block(images[:2])
+        assert torch.equal(program.module()(images[:2]), expected)
+    session = onnxruntime.InferenceSession(tmp_path / "block.onnx", providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"x": images[:2].numpy()})
+    assert torch.allclose(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+
+    [row] = measure([cell], "cpu", threads=1, runs=3).to_dict("records")
+    assert row["latency_us"] > 0
+    assert (row["op"], row["c_in"], row["c_out"], row["stride"], row["expansion"]) == (
+        *(op, cell.c_in, cell.c_out, cell.stride, cell.expansion),
+    )
 
 
-@pytest.mark.parametrize(("name", "final"), [("fbnet_cifar", 4), ("fbnet_32", 1), ("fbnet_224", 7)])
-def test_spaces_have_22_layers_of_9_and_end_where_they_say(name, final):
-    space = read_space(SPACES / f"{name}.yaml")
-    assert [len(layer) for layer in space.layers] == [9] * 22
-    assert [layer[0].c_out for layer in space.layers] == [16] + [c for c in (24, 32, 64, 112, 184) for _ in range(4)] + [352]
-    assert (space.head.height, space.head.width) == (final, final)
+@pytest.mark.parametrize("op", CANDIDATES)
+def test_supernet_table_and_network_build_the_same_module(op, monkeypatch, tmp_path):
+    space = read_space({"base": "tiny", "candidates": ["skip", op] if op != "skip" else [op], "expansion": 2})
+    measured = {}
+    monkeypatch.setattr("fbnet.profiling.build", lambda cell: measured.setdefault(cell.build_key, build(cell)))
+    measure(space.cells(10), "cpu", threads=1, runs=1)
+    network = Network(space, [op] * 3, 10)
+    supernet = Supernet(space, 10, free_table(space))
+    for cell, of_network, mixed in zip(space.path([op] * 3), network.layers, supernet.layers, strict=True):
+        for other in (measured[cell.build_key], mixed.ops[op]):
+            assert str(other) == str(of_network)
+            assert [(name, p.shape) for name, p in other.state_dict().items()] == [
+                (name, p.shape) for name, p in of_network.state_dict().items()
+            ]
+    assert size(space.network_cells([op] * 3, 10))[1] == sum(p.numel() for p in network.parameters())
 
 
-def test_supernet_and_network_build_the_same_modules_and_compute_the_same(tiny, tiny_table):
+def free_table(space):
+    from fbnet.latency import LatencyTable
+
+    return LatencyTable(space, (1.0, 1.0, 1.0), tuple((1.0,) * len(layer) for layer in space.layers))
+
+
+def test_a_supernet_of_all_operators_learns_a_step():
+    torch.manual_seed(0)
+    space = read_space({"base": "fbnet_all", "resolution": 16, "width": 0.5})
+    assert [len(layer) for layer in space.layers] == [39] * 22
+    supernet = Supernet(space, 10, free_table(space))
+    before = [theta.clone() for theta in supernet.theta]
+    optimizer = torch.optim.Adam(supernet.theta, 0.01)
+    with learning(supernet, "theta"):
+        logits, latency_us = supernet(torch.randn(4, 3, 16, 16), temperature=5.0)
+        (logits.square().mean() + latency_us).backward()
+    optimizer.step()
+    assert logits.shape == (4, 10)
+    assert latency_us.item() == pytest.approx(25.0, rel=1e-4)
+    assert all(not torch.equal(theta, old) for theta, old in zip(supernet.theta, before, strict=True))
+
+
+def test_supernet_and_network_compute_the_same(tiny, tiny_table):
     torch.manual_seed(0)
     ops = ["ir_k3_s2", "ir_k5_e3", "skip"]
     supernet = Supernet(tiny, 10, tiny_table)
     network = Network(tiny, ops, 10)
     network.load_state_dict(subnetwork_weights(supernet.state_dict(), ops))  # strict: same names and shapes
-    for layer, module, op in zip(supernet.layers, network.layers, ops, strict=True):
-        assert str(layer.ops[op]) == str(module)
     for theta, layer, op in zip(supernet.theta, tiny.layers, ops, strict=True):
         theta.data = torch.tensor([1e4 if cell.op == op else 0.0 for cell in layer])
     x = torch.randn(8, 3, 16, 16)
@@ -69,40 +139,93 @@ def test_supernet_and_network_build_the_same_modules_and_compute_the_same(tiny, 
 
 
 def test_every_network_of_a_1x1_map_runs_in_training_and_evaluation():
-    space = read_space(SPACES / "fbnet_32.yaml")
+    space = read_space({"base": "fbnet_32", "candidates": "all", "expansion": 2})
     for op in CANDIDATES:
         network = Network(space, [op] * 22, 10)
         assert network.train()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
         assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)  # the reference pools 7×7 of a 1×1 map
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("side", [4, 7, 9])
+def test_every_operator_keeps_its_stride_at_odd_sizes(stride, side):
+    for op in CANDIDATES:
+        cell = Cell("1", op, 8, 16, side, side, stride, OPERATORS[op].expansion or 3)
+        assert build(cell).eval()(torch.zeros(1, 8, side, side)).shape[1:] == (16, -(-side // stride), -(-side // stride)), op
+
+
+def test_the_shift_is_the_depthwise_convolution_that_it_stands_for():
+    for channels, stride in ((60, 1), (53, 2), (12, 1)):
+        kernel = torch.zeros(channels, 1, 5, 5)
+        share, done = channels // 25, 0
+        for tap in range(25):
+            count = share + (channels % 25 if tap == 12 else 0)
+            kernel[done : done + count, 0, tap // 5, tap % 5] = 1
+            done += count
+        x = torch.randn(2, channels, 7, 9)
+        expected = nn.functional.conv2d(x, kernel, stride=stride, padding=2, groups=channels)
+        assert torch.equal(Shift(channels, 5, stride)(x), expected)
+
+
+NORMS = {"bn": nn.BatchNorm2d, "gn4": nn.GroupNorm, "frozen": FrozenBatchNorm2d, "none": type(None)}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_follows_every_convolution(norm):
+    for op in CANDIDATES:
+        block = build(cell_of(op, "smaller", norm=norm))
+        kinds = {type(module) for module in block.modules() if isinstance(module, tuple(NORMS.values()))}
+        assert kinds == ({NORMS[norm]} if norm != "none" else set()), op
+    block = build(cell_of("ir_k3_e3", "same", norm=norm))
+    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    assert all((conv.bias is not None) == (norm == "none") for conv in convolutions)
+    weights = 32 * 96 + 96 * 9 + 96 * 32
+    extra = {"bn": 2 * (96 + 96 + 32), "gn4": 2 * (96 + 96 + 32), "frozen": 0, "none": 96 + 96 + 32}
+    assert size([cell_of("ir_k3_e3", "same", norm=norm)]) == (weights * 36, weights + extra[norm])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_search_space_of_any_norm_trains(norm):
+    space = read_space({"base": "tiny", "norm": norm, "dropout": 0.5})
+    supernet = Supernet(space, 10, free_table(space))
+    with learning(supernet, "weights"):
+        logits, _ = supernet(torch.randn(8, 3, 16, 16), temperature=1.0)
+        logits.square().mean().backward()
+    assert all(p.grad is not None for p in supernet.weights())
+
+
+def test_dropout_drops_features_in_training_alone(tiny):
+    space = read_space(tiny.definition | {"dropout": 0.5})
+    network = Network(space, ["skip"] * 3, 10)
+    seen = []
+    network.classifier.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    x = torch.randn(16, 3, 16, 16)
+    network.train()(x)
+    network.eval()(x)
+    dropped = [(features == 0).flatten(2).all(2).float().mean().item() for features in seen]
+    assert 0.4 < dropped[0] - dropped[1] < 0.6 + dropped[1]
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("cell", "message"),
     [
-        ({"candidates": []}, "candidates is []"),
-        ({"candidates": ["ir_k3_e9"]}, "did you mean ir_k3_e"),
-        ({"candidates": ["skip", "skip"]}, "names skip 2 times"),
-        ({"candidates": ["pool_fc"]}, "unknown operator 'pool_fc'"),
-        ({"resolution": 0}, "resolution is 0"),
-        ({"resolution": True}, "resolution is True"),
-        ({"stem": {"channels": 8}}, "stem lacks the key 'stride'"),
-        ({"stem": {"channels": 8, "stride": 3}}, "stem.stride is 3"),
-        ({"stages": []}, "stages must be a list"),
-        ({"stages": [{"layers": 1, "channels": 9, "stride": 1}]}, "ir_k3_s2 with 8 → 9 channels"),
-        ({"stages": [{"layers": 0, "channels": 8, "stride": 1}]}, "stages[1].layers is 0"),
-        ({"head": {"channels": "many"}}, "head.channels is 'many'"),
-        ({"tail": 1}, "unknown key 'tail'"),
+        (
+            Cell("1", "ir_k3_s4", 18, 24, 8, 8, 1, 4),
+            "ir_k3_s4 cannot be built for 18 → 24 channels, 8×8, stride 1: 18 channels do",
+        ),
+        (Cell("1", "shuffle", 16, 22, 8, 8, 1, 6), "shuffle cannot be built for 16 → 22 .* 22 channels do not divide into 4"),
+        (Cell("1", "ir_k1", 16, 24, 8, 8, 3, 6), "ir_k1 cannot be built for .* stride 3: the stride must be one of 1, 2, 4"),
+        (Cell("1", "skip", 16, 24, 2, 2, 4), "skip cannot be built for 16 → 24 channels, 2×2, stride 4: the stride is larger"),
+        (Cell("1", "basic_block", 16, 20, 8, 8, 1, norm="gn8"), "20 channels do not divide into the 8 groups of norm gn8"),
+        (Cell("1", "ir_k3_e1", 12, 16, 8, 8, 1, norm="gn8"), "12 channels do not divide into the 8 groups of norm gn8"),
     ],
 )
-def test_a_wrong_space_is_refused_when_it_is_read(change, message):
-    definition = {"name": "tiny"} | yaml.safe_load((SPACES / "tiny.yaml").read_text())
-    with pytest.raises(InputError) as error:
-        make_space(definition | change)
-    assert message in str(error.value)
+def test_a_shape_that_cannot_be_served_is_refused(cell, message):
+    with pytest.raises(InputError, match=message):
+        build(cell)
 
 
-def test_architectures_are_checked_against_the_space(tiny):
-    with pytest.raises(InputError, match="has 3 operators, this one has 1"):
-        tiny.path(["skip"])
-    with pytest.raises(InputError, match="layer 2 of space tiny has no operator 'ir_k5_e6'"):
-        tiny.path(["skip", "ir_k5_e6", "skip"])
+def test_operators_and_spaces_are_read_without_torch():
+    probe = "import sys, fbnet.config, fbnet.zoo; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(SPACES.parent / "scripts")})
+    assert done.returncode == 0

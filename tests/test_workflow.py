@@ -17,7 +17,7 @@ import yaml
 from conftest import ROOT, TINY, Workflow, write_table
 from fbnet.provenance import code_hashes
 
-ALL = {"profile_latency", "download_cifar", "train_supernet", "sample_architecture", "export_modeldef"}
+ALL = {"profile_latency", "download_cifar", "train_supernet", "sample_architecture", "export_modeldef", "export_model"}
 TRAIN_AND_BELOW = ALL - {"profile_latency", "download_cifar"}
 SAMPLE_AND_BELOW = TRAIN_AND_BELOW - {"train_supernet"}
 
@@ -43,6 +43,7 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
         *(f"search/first/{name}" for name in ("supernet.pt", "theta.tsv", "history.tsv")),
         "architectures/first.tsv",
         *("modeldef/first.py", "modeldef/first.json"),
+        *(f"models/first.{suffix}" for suffix in ("pt2", "onnx", "safetensors", "md")),
         *(f"logs/{rule}/{name}.log" for rule, name in [("profile_latency", "cpu"), ("download_cifar", "digits")]),
         *(f"logs/{rule}/first.log" for rule in sorted(TRAIN_AND_BELOW)),
     }
@@ -83,7 +84,9 @@ def test_nothing_to_do_after_touch_or_move(copy_of_finished):
         ("blocks", ALL - {"download_cifar"}),
         ("profiling", ALL - {"download_cifar"}),
         ("sampling", SAMPLE_AND_BELOW),
-        ("modeldef", {"export_modeldef"}),
+        ("modeldef", {"export_modeldef", "export_model"}),
+        ("card", {"export_model"}),
+        ("zoo", {"export_model"}),
         ("sources", ALL - {"profile_latency"}),
         ("config", set()),
     ],

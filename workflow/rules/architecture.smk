@@ -35,3 +35,40 @@ rule export_modeldef:
     shell:
         "python -m export_modeldef"
         " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"
+
+
+# The first architecture of a search, with its weights in the supernet.
+rule export_model:
+    input:
+        definition=f"{RESULTS}/modeldef/{{search}}.json",
+        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        table=search_table,
+        arrays=ancient(rules.train_supernet.input.arrays),
+        data=rules.download_cifar.output.description,
+    output:
+        multiext(f"{RESULTS}/models/{{search}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
+    log:
+        f"{RESULTS}/logs/export_model/{{search}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("export_model.py"),
+        data=lambda wildcards, input: Path(input.data).parent,
+    shell:
+        "python -m export_model --arch {input.definition:q} --supernet {input.supernet:q} --data {params.data:q}"
+        " --table {input.table:q} --out {output.onnx:q} --log {log:q}"
+
+
+# A published network, with random weights: snakemake results/zoo/fbnet_c.onnx
+rule export_published:
+    output:
+        multiext(f"{RESULTS}/zoo/{{published}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
+    log:
+        f"{RESULTS}/logs/export_published/{{published}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("export_model.py"),
+        architecture=published_architecture,
+    shell:
+        "python -m export_model --arch {wildcards.published} --out {output.onnx:q} --log {log:q}"

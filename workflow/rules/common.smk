@@ -14,6 +14,7 @@ sys.path.insert(0, SCRIPTS)
 from fbnet.config import check_yaml, dataset_classes, resolve
 from fbnet.errors import InputError
 from fbnet.provenance import code_hashes
+from fbnet.zoo import find, published
 
 try:
     for path in workflow.configfiles:
@@ -21,8 +22,8 @@ try:
     CONFIG, SPACE = resolve(
         config,
         yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
-        ROOT / "workflow/spaces",
     )
+    PUBLISHED = list(published())
     CLASSES = dataset_classes(CONFIG["dataset"])
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -37,11 +38,13 @@ shell.prefix(f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={s
 
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
+MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 
 
 wildcard_constraints:
     target="[A-Za-z_][A-Za-z0-9_]*",
     search="[A-Za-z_][A-Za-z0-9_]*",
+    published="|".join(PUBLISHED),
 
 
 def code(script):
@@ -95,6 +98,12 @@ def search_table(wildcards):
     return f"{RESULTS}/latency/{CONFIG['searches'][wildcards.search]['target']}.tsv"
 
 
+def published_architecture(wildcards):
+    """A published architecture as text that changes with its space or operators."""
+    architecture = find(wildcards.published)
+    return f"{json_of(architecture.space.definition)} {architecture}"
+
+
 def only_profiling():
     """Whether the call is `--forcerun profile_latency` or `--forcerun profile_latency profile_latency`.
 
@@ -106,5 +115,5 @@ def only_profiling():
 
 
 def final_files(wildcards):
-    """What the plain call makes: all model definitions; the latency tables alone where only profiling is asked for."""
-    return TABLES if only_profiling() else MODELDEFS
+    """What the plain call makes: all definitions and models; the latency tables alone where only profiling is asked for."""
+    return TABLES if only_profiling() else MODELDEFS + MODELS

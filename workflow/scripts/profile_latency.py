@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
                 "Measuring %d distinct operators (%d cells) of space %s on %s with %d threads, %d rounds.",
                 *(distinct, len(cells), space.name, arguments.device, arguments.threads, arguments.runs),
             )
-            header = {"space": space.name} | conditions(arguments.device, arguments.threads)
+            header = {"space": space.name, "norm": space.stem.norm} | conditions(arguments.device, arguments.threads)
             rows = measure(
                 cells,
                 arguments.device,

@@ -23,6 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
             accuracy = document["provenance"]["top1"]
             print(f"  accuracy            {accuracy:.1%} on theta's images, as a sub-network of the supernet (not retrained)")
         files = [path.with_suffix(".py"), path, results / "architectures" / f"{search}.tsv"]
+        files += sorted((results / "models").glob(f"{search}.*"))
         files += [results / "search" / search / name for name in ("supernet.pt", "history.tsv", "theta.tsv")]
         print("  files               " + "\n                      ".join(map(str, files)))
 

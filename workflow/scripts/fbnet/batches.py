@@ -10,6 +10,8 @@ from torch.nn.functional import pad
 
 from fbnet.dataset import Dataset
 
+BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
+
 
 def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of `count` training images in two disjoint random parts, `share` of them for the weights, the rest for theta."""
@@ -39,11 +41,19 @@ class Batches:
             images = crop(images, crop_padding) if crop_padding else images
             yield self._normalise(random_flip(images) if flip else images), labels
 
-    def plain(self, count: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first `count` images (all if None) in fixed order, normalised only."""
-        indices = self.indices[:count]
-        for start in range(0, len(indices), self.batch_size):
-            images, labels = self._load(indices[start : start + self.batch_size])
+    def plain(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in fixed order, normalised only; the last batch may be smaller."""
+        for start in range(0, len(self.indices), self.batch_size):
+            images, labels = self._load(self.indices[start : start + self.batch_size])
+            yield self._normalise(images), labels
+
+    def for_norms(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole batches of some BN_IMAGES images in all, normalised only, each evenly spaced over a set that may be sorted."""
+        size = min(self.batch_size, len(self.indices))
+        count = min(-(-BN_IMAGES // size), len(self.indices) // size)
+        spaced = self.indices[np.linspace(0, len(self.indices) - 1, count * size).round().astype(int)]
+        for number in range(count):
+            images, labels = self._load(spaced[number::count])
             yield self._normalise(images), labels
 
     def _load(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,11 @@ TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 CLASSES = {"cifar10": 10, "digits": 10}
 
 
-def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace]:
+def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
     """The whole configuration, defaults filled in and `searches` complete, and its search space.
 
-    Each search becomes the settings of `search` with its own laid over. `spaces` is the folder of the spaces that go by
-    name. Raises InputError, in one sentence that names key, value and what is allowed.
+    Each search becomes the settings of `search` with its own laid over. Raises InputError, in one sentence that names key,
+    value and what is allowed.
     """
     config = _typed(config, schema, schema["$defs"])
     _check_values(config, schema)
@@ -31,7 +31,7 @@ def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace
         name: own if own and "table" in own else _with_defaults(own or {}, target) for name, own in config["latency"].items()
     }
     _check_dataset(config["dataset"])
-    space = read_space(find_space(config["space"], spaces))
+    space = read_space(config["space"])
     if config["dataset"]["name"] == "cifar10" and space.resolution != 32:
         raise InputError(
             f"space is {config['space']!r}, which takes {space.resolution}×{space.resolution} images, but cifar10 has "
@@ -42,16 +42,6 @@ def resolve(config: dict, schema: dict, spaces: Path) -> tuple[dict, SearchSpace
     for name, search in config["searches"].items():
         _check_search(name, search, config)
     return config, space
-
-
-def find_space(name: str, spaces: Path) -> Path:
-    """The file of a search space, given by its name in the folder `spaces` or as a path. Raises InputError."""
-    known = sorted(path.stem for path in spaces.glob("*.yaml"))
-    if name in known:
-        return spaces / f"{name}.yaml"
-    if not Path(name).is_file():
-        raise InputError(f"space is {name!r}, but must be {', '.join(known)}, or a YAML file (there is none of that name)")
-    return Path(name)
 
 
 def dataset_classes(dataset: dict) -> int:

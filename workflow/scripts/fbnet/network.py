@@ -1,8 +1,11 @@
 """The network of one architecture."""
 
 import re
+from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from fbnet.blocks import build
 from fbnet.space import SearchSpace
@@ -16,10 +19,11 @@ class Network(nn.Module):
         self.stem = build(space.stem)
         self.layers = nn.Sequential(*(build(cell) for cell in space.path(ops)))
         self.head = build(space.head)
+        self.dropout = nn.Dropout2d(space.dropout)  # of whole channels: the same as of the pooled features
         self.classifier = build(space.classifier(classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.head(self.layers(self.stem(x))))
+        return self.classifier(self.dropout(self.head(self.layers(self.stem(x)))))
 
 
 def subnetwork_weights(supernet_weights: dict[str, Tensor], ops) -> dict[str, Tensor]:
@@ -33,3 +37,17 @@ def subnetwork_weights(supernet_weights: dict[str, Tensor], ops) -> dict[str, Te
         elif match and ops[int(match[1])] == match[2]:
             weights[f"layers.{match[1]}.{match[3]}"] = value
     return weights
+
+
+def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Iterable) -> Network:
+    """The network of an architecture with the supernet's weights, on their device, in evaluation mode.
+
+    Its batch norms are estimated anew on `batches` of (images, labels): the supernet's mix all paths (Cai et al. 2020,
+    Once-for-All). Raises InputError.
+    """
+    network = Network(space, ops, classes)
+    network.load_state_dict(subnetwork_weights(supernet_weights, ops))
+    network.to(next(iter(supernet_weights.values())).device, memory_format=torch.channels_last)
+    with torch.no_grad():
+        update_bn(batches, network)
+    return network.eval()

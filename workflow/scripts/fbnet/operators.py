@@ -5,49 +5,74 @@ Data only, without torch, so that a space or a config is checked in milliseconds
 
 from dataclasses import dataclass
 
-from fbnet.errors import InputError
-
-STRIDES = (1, 2, 4)
-
 
 @dataclass(frozen=True)
 class Operator:
-    """What a name stands for: its kind of block, kernel size, expansion (of c_in) and groups of the 1×1 convolutions."""
+    """What a name stands for.
+
+    kind `irf`: 1×1 convolution to c_in · expansion channels, `depthwise` convolutions of size `kernel` one after the other,
+    1×1 convolution to c_out. kind `shift`: the same with a fixed shift by up to kernel // 2 pixels in the depthwise place.
+    `groups` > 1 divides the 1×1 convolutions, with a channel shuffle between them; `se` adds squeeze-excite at the end.
+    `expansion` None: the space says it, stage by stage.
+    """
 
     name: str
     kind: str
     kernel: int = 1
-    expansion: int = 1
+    expansion: int | None = 1
     groups: int = 1
+    depthwise: int = 1
+    se: bool = False
 
     @property
     def is_candidate(self) -> bool:
         """Whether a searched layer may choose it; the others make up stem and head."""
-        return self.kind in ("irf", "skip")
-
-    def check(self, c_in: int, c_out: int, stride: int) -> None:
-        """Raise InputError if the operator cannot serve this shape."""
-        shape = f"{self.name} with {c_in} → {c_out} channels at stride {stride}"
-        if stride not in STRIDES:
-            raise InputError(f"{shape} cannot be built: the stride must be one of {', '.join(map(str, STRIDES))}")
-        for channels in (c_in, c_in * self.expansion, c_out):
-            if channels % self.groups:
-                raise InputError(f"{shape} cannot be built: {channels} channels do not divide into {self.groups} groups")
+        return self.kind not in ("conv", "classifier")
 
 
 OPERATORS = {
     operator.name: operator
     for operator in (
-        # The 9 candidates of FBNet, Table 2. `_s2` counts shuffle groups; it is no stride.
+        Operator("skip", "skip"),
+        # The expansion is the stage's. `_s2` and `_s4`, further down, count shuffle groups; they are no strides.
+        Operator("ir_k1", "irf", kernel=1, expansion=None, depthwise=0),
+        Operator("ir_k3", "irf", kernel=3, expansion=None),
+        Operator("ir_k5", "irf", kernel=5, expansion=None),
+        Operator("ir_k7", "irf", kernel=7, expansion=None),
+        Operator("ir_k3_sep", "irf", kernel=3, expansion=None, depthwise=2),
+        Operator("ir_k7_sep", "irf", kernel=7, expansion=None, depthwise=2),
+        Operator("shuffle", "irf", kernel=3, expansion=None, groups=4),
+        Operator("shift_5x5", "shift", kernel=5, expansion=None),
+        Operator("basic_block", "basic", kernel=3),
         Operator("ir_k3_e1", "irf", kernel=3, expansion=1),
-        Operator("ir_k3_s2", "irf", kernel=3, expansion=1, groups=2),
         Operator("ir_k3_e3", "irf", kernel=3, expansion=3),
         Operator("ir_k3_e6", "irf", kernel=3, expansion=6),
         Operator("ir_k5_e1", "irf", kernel=5, expansion=1),
-        Operator("ir_k5_s2", "irf", kernel=5, expansion=1, groups=2),
         Operator("ir_k5_e3", "irf", kernel=5, expansion=3),
         Operator("ir_k5_e6", "irf", kernel=5, expansion=6),
-        Operator("skip", "skip"),
+        Operator("ir_k7_e1", "irf", kernel=7, expansion=1),
+        Operator("ir_k7_e3", "irf", kernel=7, expansion=3),
+        Operator("ir_k7_e6", "irf", kernel=7, expansion=6),
+        Operator("ir_k3_s2", "irf", kernel=3, expansion=1, groups=2),
+        Operator("ir_k5_s2", "irf", kernel=5, expansion=1, groups=2),
+        Operator("ir_k3_s4", "irf", kernel=3, expansion=4, groups=4),
+        Operator("ir_k5_s4", "irf", kernel=5, expansion=4, groups=4),
+        Operator("ir_k33_e1", "irf", kernel=3, expansion=1, depthwise=2),
+        Operator("ir_k33_e3", "irf", kernel=3, expansion=3, depthwise=2),
+        Operator("ir_k33_e6", "irf", kernel=3, expansion=6, depthwise=2),
+        Operator("ir_k7_sep_e1", "irf", kernel=7, expansion=1, depthwise=2),
+        Operator("ir_k7_sep_e3", "irf", kernel=7, expansion=3, depthwise=2),
+        Operator("ir_k7_sep_e6", "irf", kernel=7, expansion=6, depthwise=2),
+        Operator("ir_k3_e1_se", "irf", kernel=3, expansion=1, se=True),
+        Operator("ir_k3_e3_se", "irf", kernel=3, expansion=3, se=True),
+        Operator("ir_k3_e6_se", "irf", kernel=3, expansion=6, se=True),
+        Operator("ir_k5_e1_se", "irf", kernel=5, expansion=1, se=True),
+        Operator("ir_k5_e3_se", "irf", kernel=5, expansion=3, se=True),
+        Operator("ir_k5_e6_se", "irf", kernel=5, expansion=6, se=True),
+        Operator("ir_k3_s2_se", "irf", kernel=3, expansion=1, groups=2, se=True),
+        Operator("ir_k5_s2_se", "irf", kernel=5, expansion=1, groups=2, se=True),
+        Operator("ir_k3_s4_se", "irf", kernel=3, expansion=4, groups=4, se=True),
+        Operator("ir_k5_s4_se", "irf", kernel=5, expansion=4, groups=4, se=True),
         # Stem and head of every network.
         Operator("conv_k3", "conv", kernel=3),
         Operator("conv_k1", "conv", kernel=1),

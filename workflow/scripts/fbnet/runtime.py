@@ -50,7 +50,8 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     if arguments.log:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(arguments.log))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
+    log.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     try:
         main(arguments)
     except (InputError, OSError) as error:  # a full disk or a missing permission is no fault of the program either
@@ -74,11 +75,11 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
             os.close(handle)
-            os.chmod(name, 0o644)
             temporaries.append(Path(name))
         yield tuple(temporaries)
         for temporary in temporaries:
             with open(temporary, "rb") as file:
+                os.fchmod(file.fileno(), 0o644)  # mkstemp, and whoever replaced the file, gave it to its owner alone
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)

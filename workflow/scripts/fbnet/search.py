@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import update_bn
 from torch.utils.tensorboard import SummaryWriter
 
 from fbnet import checkpoint
@@ -22,11 +21,9 @@ from fbnet.dataset import Dataset
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.loss import make_loss
-from fbnet.network import Network, subnetwork_weights
+from fbnet.network import cut_out
 from fbnet.runtime import Progress, log
 from fbnet.supernet import Supernet, learning
-
-BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
 
 
 @dataclass(frozen=True)
@@ -186,14 +183,9 @@ class Search:
         start = time.monotonic()
         ops = self.supernet.architecture()
         latency_us = torch.tensor(self.table.predict(ops), device=self.device)
+        network = cut_out(self.supernet.state_dict(), self.table.space, ops, self.classes, self.weight_batches.for_norms())
+        means = Means(self.device)
         with torch.no_grad():
-            network = Network(self.table.space, ops, self.classes)
-            network.load_state_dict(subnetwork_weights(self.supernet.state_dict(), ops))
-            network.to(self.device, memory_format=torch.channels_last)
-            batches = self.weight_batches
-            update_bn(batches.plain(min(len(batches), -(-BN_IMAGES // batches.batch_size)) * batches.batch_size), network)
-            network.eval()
-            means = Means(self.device)
             for images, labels in self.theta_batches.plain():
                 logits = network(images)
                 ce = cross_entropy(logits, labels)

@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +11,19 @@ from pathlib import Path
 import yaml
 
 from fbnet.errors import InputError
-from fbnet.operators import CANDIDATES, OPERATORS, STRIDES
+from fbnet.operators import CANDIDATES, OPERATORS
+
+SPACES = Path(__file__).parents[2] / "spaces"  # the spaces that go by name
+STRIDES = (1, 2, 4)
 
 
 @dataclass(frozen=True)
 class Cell:
     """One operator at one place of the network: input [N, c_in, height, width] → [N, c_out, ⌈height/stride⌉, ⌈width/stride⌉].
 
-    `layer` is "stem", "head", or the number of a searched layer, counted from 1.
+    `layer` is "stem", "head", or the number of a searched layer, counted from 1. `expansion` is the factor from c_in to the
+    channels between the 1×1 convolutions. `norm` follows each convolution: `bn` (batch norm), `frozen` (batch norm whose
+    statistics and affine parameters stay put), `gn8` (group norm with so many groups), or `none` (a bias in its place).
     """
 
     layer: str
@@ -26,23 +33,59 @@ class Cell:
     height: int
     width: int
     stride: int
+    expansion: int = 1
+    norm: str = "bn"
 
     @property
     def build_key(self) -> tuple:
-        """(op, c_in, c_out, height, width, stride): cells that agree in it are the same module on the same input."""
-        return (self.op, self.c_in, self.c_out, self.height, self.width, self.stride)
+        """All but the layer: cells that agree in it are the same module on the same input."""
+        return (self.op, self.c_in, self.c_out, self.height, self.width, self.stride, self.expansion, self.norm)
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether output and input have the same shape."""
+        return self.stride == 1 and self.c_in == self.c_out
+
+    def check(self) -> None:
+        """Raise InputError, with operator, shape and reason, if the operator cannot serve this shape."""
+        operator = OPERATORS[self.op]
+        if self.stride not in STRIDES:
+            self._refuse(f"the stride must be one of {', '.join(map(str, STRIDES))}")
+        if self.stride > min(self.height, self.width):
+            self._refuse("the stride is larger than the input")
+        middle = self.c_in * self.expansion
+        for channels in (self.c_in, middle, self.c_out):
+            if channels % operator.groups:
+                self._refuse(f"{channels} channels do not divide into {operator.groups} groups")
+        if self.norm.startswith("gn"):
+            normalised = {"irf": (middle, self.c_out), "shift": (middle, self.c_out), "basic": (self.c_in, self.c_out)}
+            fixed = () if operator.kind == "classifier" or (operator.kind == "skip" and self.keeps_shape) else (self.c_out,)
+            for channels in normalised.get(operator.kind, fixed):
+                if channels % int(self.norm[2:]):
+                    self._refuse(f"{channels} channels do not divide into the {self.norm[2:]} groups of norm {self.norm}")
+
+    def _refuse(self, reason: str) -> None:
+        shape = f"{self.c_in} → {self.c_out} channels, {self.height}×{self.width}, stride {self.stride}"
+        raise InputError(f"{self.op} cannot be built for {shape}: {reason}")
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A macro-architecture: stem, searched layers with their candidate cells, head. Read from YAML by `read_space`."""
+    """A macro-architecture: stem, searched layers with their candidate cells, head. Read from YAML by `read_space`.
+
+    `stages` says how many of the layers each stage has; `dropout` is the probability that training drops a channel that
+    the head hands to the classifier; `classes` is their number where no dataset says it.
+    """
 
     name: str
     resolution: int
     stem: Cell
     layers: tuple[tuple[Cell, ...], ...]
+    stages: tuple[int, ...]
     head: Cell
-    definition: dict  # as in its YAML file, with the name
+    dropout: float
+    classes: int
+    definition: dict  # as in its YAML file, with the name, and laid over its base
 
     def classifier(self, classes: int) -> Cell:
         """The last cell: average pool and fully connected layer to `classes` logits."""
@@ -68,20 +111,54 @@ class SearchSpace:
                 raise InputError(f"layer {layer} of space {self.name} has no operator {op!r}; it has {', '.join(choices)}")
         return tuple(choices[op] for op, choices in zip(ops, self._choices, strict=True))
 
+    def network_cells(self, ops, classes: int) -> tuple[Cell, ...]:
+        """All cells of an architecture's network, in order: stem, one a layer, head, classifier. Raises InputError."""
+        return self.stem, *self.path(ops), self.head, self.classifier(classes)
+
     @cached_property
     def _choices(self) -> tuple[dict[str, Cell], ...]:
         return tuple({cell.op: cell for cell in layer} for layer in self.layers)
 
 
-def read_space(source: str | Path) -> SearchSpace:
-    """Read a search space from a YAML file, or from JSON text. Raises InputError that names key and value."""
-    definition = read_mapping(source, "search space")
-    if not str(source).startswith("{"):
-        definition = {"name": Path(source).stem} | definition
+def read_space(source: str | Path | dict) -> SearchSpace:
+    """Read a search space: its name, a YAML file, JSON text, or its definition. Raises InputError that names key and value.
+
+    A definition with a `base` (the same ways to say which) is laid over that one, key by key.
+    """
+    definition = _definition(source, ())
     try:
         return make_space(definition)
     except InputError as error:
         raise InputError(f"search space {definition.get('name')}: {error}") from None
+
+
+def _definition(source: str | Path | dict, above: tuple) -> dict:
+    if isinstance(source, dict):
+        definition = source
+    elif str(source).startswith("{"):
+        definition = read_mapping(source, "search space")
+    else:
+        path = find_space(str(source))
+        definition = {"name": path.stem} | read_mapping(path, "search space")
+    if "base" not in definition:
+        return definition
+    base = definition["base"]
+    if not isinstance(base, str | dict):
+        raise InputError(f"search space {definition.get('name')}: base is {base!r}, but must name a search space")
+    if base in above:
+        raise InputError(f"search space {base} is based on itself: {' → '.join(map(str, (*above, base)))}")
+    own = {key: value for key, value in definition.items() if key != "base"}
+    return _definition(base, (*above, base)) | own
+
+
+def find_space(name: str) -> Path:
+    """The file of a search space, given by its name in workflow/spaces/ or as a path. Raises InputError."""
+    known = sorted(path.stem for path in SPACES.glob("*.yaml"))
+    if name in known:
+        return SPACES / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise InputError(f"space is {name!r}, but must be {', '.join(known)}, or a YAML file (there is none of that name)")
+    return Path(name)
 
 
 def read_mapping(source: str | Path, what: str) -> dict:
@@ -91,7 +168,7 @@ def read_mapping(source: str | Path, what: str) -> dict:
         mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(Path(source).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {text} cannot be read: {error}") from None
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"the {what} {text} is not valid: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):
         raise InputError(f"the {what} {text} must map keys to values, but is {mapping!r}")
@@ -100,54 +177,94 @@ def read_mapping(source: str | Path, what: str) -> dict:
 
 def make_space(definition: dict) -> SearchSpace:
     """Derive all shapes of a space from its definition (the content of a space's YAML file). Raises InputError."""
-    _keys("the file", definition, ("name", "resolution", "stem", "stages", "head", "candidates"))
+    _keys(
+        *("the definition", definition, ("name", "resolution", "stem", "stages", "head")),
+        ("candidates", "expansion", "width", "dropout", "norm", "classes"),
+    )
     name = definition["name"]
-    size = _whole("resolution", definition["resolution"])
-    candidates = _candidates(definition["candidates"])
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name is {name!r}, but must be a text")
+    size = resolution = _whole("resolution", definition["resolution"])
+    norm = _norm(definition.get("norm", "bn"))
+    width = _number("width", definition.get("width", 1.0), 0.01, 100)
+    dropout = _number("dropout", definition.get("dropout", 0.0), 0, 0.99)
+    classes = _whole("classes", definition.get("classes", 10))
 
     _keys("stem", definition["stem"], ("channels", "stride"))
-    channels = _whole("stem.channels", definition["stem"]["channels"])
-    stem = Cell("stem", "conv_k3", 3, channels, size, size, _stride("stem.stride", definition["stem"]["stride"]))
+    channels = scaled(_whole("stem.channels", definition["stem"]["channels"]), width)
+    stem = Cell("stem", "conv_k3", 3, channels, size, size, _stride("stem.stride", definition["stem"]["stride"]), norm=norm)
+    _check("stem", stem)
     size = -(-size // stem.stride)
 
     if not isinstance(definition["stages"], list) or not definition["stages"]:
         raise InputError("stages must be a list with at least one {layers, channels, stride}")
-    layers = []
+    layers, stages = [], []
     for number, stage in enumerate(definition["stages"], 1):
         where = f"stages[{number}]"
-        _keys(where, stage, ("layers", "channels", "stride"))
-        c_out = _whole(f"{where}.channels", stage["channels"])
+        _keys(where, stage, ("layers", "channels", "stride"), ("candidates", "expansion"))
+        c_out = scaled(_whole(f"{where}.channels", stage["channels"]), width)
         first_stride = _stride(f"{where}.stride", stage["stride"])
-        for index in range(_whole(f"{where}.layers", stage["layers"])):
+        count = _whole(f"{where}.layers", stage["layers"])
+        candidates = _layerwise(where, "candidates", stage, definition, count)
+        expansions = _layerwise(where, "expansion", stage, definition, count)
+        for index in range(count):
             stride = first_stride if index == 0 else 1
             layer = str(len(layers) + 1)
-            for op in candidates:
-                try:
-                    OPERATORS[op].check(channels, c_out, stride)
-                except InputError as error:
-                    raise InputError(f"{where}, layer {layer}: {error}") from None
-            layers.append(tuple(Cell(layer, op, channels, c_out, size, size, stride) for op in candidates))
+            cells = []
+            for op in _candidates(f"{where}, layer {layer}: candidates", candidates[index]):
+                expansion = OPERATORS[op].expansion
+                if expansion is None:
+                    if expansions[index] is None:
+                        raise InputError(
+                            f"{where}, layer {layer}: {op} takes its expansion from the stage: add the key expansion"
+                        )
+                    expansion = _whole(f"{where}.expansion", expansions[index])
+                cells.append(Cell(layer, op, channels, c_out, size, size, stride, expansion, norm))
+                _check(f"{where}, layer {layer}", cells[-1])
+            layers.append(tuple(cells))
             channels, size = c_out, -(-size // stride)
+        stages.append(count)
 
     _keys("head", definition["head"], ("channels",))
-    head = Cell("head", "conv_k1", channels, _whole("head.channels", definition["head"]["channels"]), size, size, 1)
-    return SearchSpace(name, stem.height, stem, tuple(layers), head, definition)
+    c_out = _whole("head.channels", definition["head"]["channels"])
+    head = Cell("head", "conv_k1", channels, c_out, size, size, 1, norm=norm)
+    _check("head", head)
+    return SearchSpace(name, resolution, stem, tuple(layers), tuple(stages), head, dropout, classes, definition)
 
 
-def _keys(where: str, value, expected: tuple[str, ...]) -> None:
+def scaled(channels: int, width: float) -> int:
+    """Channels times the width multiplier, rounded up to a multiple of 8, as the published FBNet-96-0.35-1 has them."""
+    return channels if width == 1 else 8 * math.ceil(round(channels * width / 8, 6))
+
+
+def _check(where: str, cell: Cell) -> None:
+    try:
+        cell.check()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _keys(where: str, value, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    known = (*required, *optional)
     if not isinstance(value, dict):
-        raise InputError(f"{where} must have the keys {', '.join(expected)}, but is {value!r}")
+        raise InputError(f"{where} must have the keys {', '.join(required)}, but is {value!r}")
     for key in value:
-        if key not in expected:
-            raise InputError(f"{where} has an unknown key {key!r}; known are {', '.join(expected)}")
-    for key in expected:
+        if key not in known:
+            raise InputError(f"{where} has an unknown key {key!r}; known are {', '.join(known)}")
+    for key in required:
         if key not in value:
             raise InputError(f"{where} lacks the key {key!r}")
 
 
 def _whole(where: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{where} is {value!r}, but must be a whole number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
+        raise InputError(f"{where} is {value!r}, but must be a whole number from 1 to 100000")
+    return value
+
+
+def _number(where: str, value, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InputError(f"{where} is {value!r}, but must be a number from {least:g} to {most:g}")
     return value
 
 
@@ -157,14 +274,32 @@ def _stride(where: str, value) -> int:
     return value
 
 
-def _candidates(names) -> tuple[str, ...]:
+def _norm(value) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"bn|frozen|none|gn[1-9][0-9]{0,3}", value):
+        raise InputError(f"norm is {value!r}, but must be bn, frozen, none, or gn with a number of groups, like gn8")
+    return value
+
+
+def _layerwise(where: str, key: str, stage: dict, definition: dict, count: int) -> list:
+    """The value of `key` for each layer of a stage: its own or else the space's, for all layers or a list with one for each."""
+    value = stage.get(key, definition.get(key))
+    if not isinstance(value, list) or (key == "candidates" and not any(isinstance(part, list) for part in value)):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(f"{where}: {key} is given layer by layer, for {len(value)} layers, but the stage has {count}")
+    return value
+
+
+def _candidates(where: str, names) -> tuple[str, ...]:
+    if names == "all":
+        return CANDIDATES
     if not isinstance(names, list) or not names:
-        raise InputError(f"candidates is {names!r}, but must be a list of at least one operator of {', '.join(CANDIDATES)}")
+        raise InputError(f"{where} is {names!r}, but must be all, or a list of at least one operator of {', '.join(CANDIDATES)}")
     for name in names:
         if name not in CANDIDATES:
             near = difflib.get_close_matches(str(name), CANDIDATES, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"candidates names an unknown operator {name!r}{hint}; known are {', '.join(CANDIDATES)}")
+            raise InputError(f"{where} names an unknown operator {name!r}{hint}; known are {', '.join(CANDIDATES)}")
         if names.count(name) > 1:
-            raise InputError(f"candidates names {name} {names.count(name)} times; each operator may stand there once")
+            raise InputError(f"{where} names {name} {names.count(name)} times; each operator may stand there once")
     return tuple(names)

@@ -35,10 +35,11 @@ class Supernet(nn.Module):
         self.stem = build(space.stem)
         self.layers = nn.ModuleList(MixedOperation(layer) for layer in space.layers)
         self.head = build(space.head)
+        self.dropout = nn.Dropout2d(space.dropout)
         self.classifier = build(space.classifier(classes))
         starts = [1 / len(layer) if theta_init == "uniform" else 0.0 for layer in space.layers]
         self.theta = nn.ParameterList(torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True))
-        self.fixed_latency_us = table.fixed_us
+        self.fixed_latency_us = sum(table.fixed_us)
         for number, row in enumerate(table.operators_us):
             self.register_buffer(f"latency_us_{number}", torch.tensor(row, dtype=torch.float32), persistent=False)
 
@@ -50,7 +51,7 @@ class Supernet(nn.Module):
             mask = gumbel_softmax(theta, temperature)
             x = layer(x, mask)
             latency_us = latency_us + (mask * self.get_buffer(f"latency_us_{number}")).sum()
-        return self.classifier(self.head(x)), latency_us
+        return self.classifier(self.dropout(self.head(x))), latency_us
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but theta."""
