@@ -1,13 +1,14 @@
 """Architectures: their string, the zoo with its golden counts, and how people find and describe them."""
 
 import json
+import re
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import write_table
+from conftest import ROOT, write_table
 from fbnet.architecture import compact, parse
 from fbnet.blocks import size
 from fbnet.card import describe, diagram
@@ -130,6 +131,11 @@ def test_the_description_adds_up(tmp_path):
     for key in ("macs", "params", "latency_us"):
         assert found[key] == sum(row[key] for row in found["layers"])
     assert found["latency_us"] == table.predict(architecture.ops)
+    assert found["timm_blocks"] is None
+    assert describe(find("k3_e1 | skip k5_e3", "tiny"))["timm_blocks"] == [
+        ["ir_r1_k3_s1_e1_c8"],
+        ["cn_r1_k1_s2_c16", "ir_r1_k5_s1_e3_c16"],
+    ]
     assert diagram(architecture).splitlines() == [
         "images   3×16×16",
         "stem     8×8×8    █ conv_k3 ↓2",
@@ -202,3 +208,13 @@ def test_an_architecture_that_cannot_be_found_is_one_sentence(tmp_path, monkeypa
     with pytest.raises(InputError) as error:
         find(**arguments)
     assert message in str(error.value)
+
+
+def test_the_readme_s_sizes_are_those_that_are_built():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+)×\d+ \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text(), re.M)
+    assert [name for name, *_ in rows] == list(published())
+    for name, resolution, macs, params in rows:
+        architecture = find(name)
+        built = size(architecture.cells)
+        assert (f"{built[0] / 1e6:.2f}", f"{built[1] / 1e6:.3f}") == (macs, params), name
+        assert architecture.space.resolution == int(resolution)

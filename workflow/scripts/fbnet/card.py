@@ -20,8 +20,15 @@ def layers(architecture: Architecture, table: LatencyTable | None = None) -> lis
 
 
 def describe(architecture: Architecture, table: LatencyTable | None = None) -> dict:
-    """The architecture as plain data: its string and operators, totals of `macs`, `params`, `latency_us`, and its layers."""
+    """The architecture as plain data: its string and operators, totals of `macs`, `params`, `latency_us`, and its layers.
+
+    `timm_blocks` are timm's block strings, None where it cannot express the architecture.
+    """
     macs, params = size(architecture.cells)
+    try:
+        timm_blocks = block_strings(architecture)
+    except InputError:
+        timm_blocks = None
     return {
         "name": architecture.name,
         "space": architecture.space.name,
@@ -32,6 +39,7 @@ def describe(architecture: Architecture, table: LatencyTable | None = None) -> d
         "macs": macs,
         "params": params,
         "latency_us": table.predict(architecture.ops) if table else None,
+        "timm_blocks": timm_blocks,
         "layers": layers(architecture, table),
     }
 
