@@ -24,4 +24,4 @@ rule all:
 
 onsuccess:
     if not only_profiling():
-        shell("python -m summarize --results {RESULTS:q}")
+        shell("python -m summarize --results {RESULTS:q} --error {VALIDATION[error]}")

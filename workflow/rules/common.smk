@@ -14,6 +14,7 @@ sys.path.insert(0, SCRIPTS)
 from fbnet.config import check_yaml, dataset_classes, resolve
 from fbnet.errors import InputError
 from fbnet.provenance import code_hashes
+from fbnet.target import TABLE_SETTINGS, Target
 from fbnet.zoo import find, published
 
 try:
@@ -36,7 +37,10 @@ DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
 bin_folder = "" if workflow.deployment_settings.deployment_method else f"{Path(sys.executable).parent}:"
 shell.prefix(f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; ')
 
+TARGET_KEYS = Target.__dataclass_fields__
+USED = sorted({search["target"] for search in CONFIG["searches"].values()})
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
+VALIDATION = CONFIG["validation"]
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 
@@ -67,9 +71,39 @@ def own_table(wildcards):
     return target_of(wildcards).get("table", [])
 
 
-def profile_options(wildcards):
-    """How to measure this target; nothing of it matters for a table that is brought."""
-    return [f"--{key}={value}" for key, value in target_of(wildcards).items() if key != "table"]
+def table_settings(target):
+    """What a target's table is made for, as text by key; a table that is brought may say less."""
+    own = CONFIG["latency"][target]
+    settings = Target(**{key: value for key, value in own.items() if key in TARGET_KEYS}).settings()
+    return {key: settings[key] for key in TABLE_SETTINGS} if "table" in own else settings
+
+
+def target_options(wildcards):
+    """A target's settings as options of a script, those that count for its engine, in an order of their own."""
+    settings = table_settings(wildcards.get("target", TARGET))
+    return [f"--{key.replace('_', '-')}={value}" for key, value in sorted(settings.items())]
+
+
+def effort_options(wildcards):
+    """How long to measure, where something is measured."""
+    target = target_of(wildcards)
+    return [f"--{key}={target[key]}" for key in ("precision", "runs") if is_measured(wildcards.get("target", TARGET))]
+
+
+def target_gpu(wildcards):
+    """The number of GPUs that measuring takes."""
+    return int(target_of(wildcards).get("device") == "cuda")
+
+
+def is_measured(target):
+    """Whether this target's table is measured here, neither brought nor counted."""
+    settings = CONFIG["latency"][target]
+    return "table" not in settings and settings["engine"] != "analytic"
+
+
+def expected_settings(wildcards):
+    """What the table of a search's target must have been made for."""
+    return json_of(table_settings(CONFIG["searches"][wildcards.search]["target"]))
 
 
 def source_options():
@@ -98,6 +132,12 @@ def search_table(wildcards):
     return f"{RESULTS}/latency/{CONFIG['searches'][wildcards.search]['target']}.tsv"
 
 
+def search_validation(wildcards):
+    """The validation of that table, if the search must not start from a bad one."""
+    target = CONFIG["searches"][wildcards.search]["target"]
+    return f"{RESULTS}/latency/{target}.validation.tsv" if VALIDATION["strict"] and is_measured(target) else []
+
+
 def published_architecture(wildcards):
     """A published architecture as text that changes with its space or operators."""
     architecture = find(wildcards.published)
@@ -115,5 +155,9 @@ def only_profiling():
 
 
 def final_files(wildcards):
-    """What the plain call makes: all definitions and models; the latency tables alone where only profiling is asked for."""
-    return TABLES if only_profiling() else MODELDEFS + MODELS
+    """What the plain call makes: all definitions, models, and reports of the tables that they rest on; the latency tables alone where only profiling is asked for."""
+    if only_profiling():
+        return TABLES
+    plots = [f"{RESULTS}/latency/{target}.svg" for target in USED]
+    validations = [f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)]
+    return MODELDEFS + MODELS + plots + validations

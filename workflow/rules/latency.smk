@@ -8,7 +8,8 @@ rule profile_latency:
     input:
         table=own_table,
     output:
-        f"{RESULTS}/latency/{TARGET}.tsv",
+        # The folder of the same name is no output: it keeps the table in use, which Snakemake removes before the rule runs.
+        table=f"{RESULTS}/latency/{TARGET}.tsv",
     log:
         f"{RESULTS}/logs/profile_latency/{TARGET}.log",
     conda:
@@ -16,13 +17,62 @@ rule profile_latency:
     # All cores, although one may do: no other job disturbs the measurement.
     threads: workflow.cores
     resources:
-        gpu=lambda wildcards: int(target_of(wildcards).get("device") == "cuda"),
+        gpu=target_gpu,
     params:
         code=code("profile_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
-        options=profile_options,
+        options=target_options,
+        effort=effort_options,
         table=lambda wildcards, input: [f"--table={input.table}"] if input.table else [],
+        history=lambda wildcards, output: output.table.removesuffix(".tsv"),
     shell:
-        "python -m profile_latency --space {params.space:q} --classes {params.classes}"
-        " {params.options:q} {params.table:q} --out {output:q} --log {log:q}"
+        "python -m profile_latency --space {params.space:q} --classes {params.classes} {params.options:q}"
+        " {params.effort:q} {params.table:q}"
+        " --history {params.history:q} --new-measurement {CONFIG[new_measurement]} --out {output.table:q} --log {log:q}"
+
+
+rule plot_latency:
+    input:
+        rules.profile_latency.output.table,
+    output:
+        f"{RESULTS}/latency/{TARGET}.svg",
+    log:
+        f"{RESULTS}/logs/plot_latency/{TARGET}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("plot_latency.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+    shell:
+        "python -m plot_latency --table {input:q} --space {params.space:q} --classes {params.classes} --out {output:q} --log {log:q}"
+
+
+# The table against whole networks, measured on the same device. The largest error to allow is a judgement over what was
+# measured, and not among the params: with another one nothing is measured or trained again.
+rule validate_latency:
+    input:
+        table=rules.profile_latency.output.table,
+    output:
+        validation=f"{RESULTS}/latency/{TARGET}.validation.tsv",
+        plot=f"{RESULTS}/latency/{TARGET}.validation.svg",
+    log:
+        f"{RESULTS}/logs/validate_latency/{TARGET}.log",
+    priority: 1  # before a search starts
+    conda:
+        "../envs/fbnet.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=target_gpu,
+    params:
+        code=code("validate_latency.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        options=target_options,
+        networks=VALIDATION["networks"],
+        runs=VALIDATION["runs"],
+    shell:
+        "python -m validate_latency --table {input.table:q} --space {params.space:q} --classes {params.classes}"
+        " {params.options:q} --networks {params.networks} --runs {params.runs} --error {VALIDATION[error]}"
+        " --out {output.validation:q} --plot {output.plot:q} --log {log:q}"

@@ -7,6 +7,7 @@ rule train_supernet:
         arrays=ancient([f for f in rules.download_cifar.output if f.endswith(".npy")]),
         data=rules.download_cifar.output.description,
         table=search_table,
+        validation=ancient(search_validation),
     output:
         # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
         supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
@@ -23,8 +24,10 @@ rule train_supernet:
         code=code("train_supernet.py"),
         space=json_of(SPACE.definition),
         data=lambda wildcards, input: Path(input.data).parent,
+        expected=expected_settings,
         settings=search_settings,
+        validation=lambda wildcards, input: [f"--validation={input.validation}"] if input.validation else [],
         out=lambda wildcards, output: Path(output.supernet).parent,
     shell:
         "python -m train_supernet --data {params.data:q} --space {params.space:q} --table {input.table:q}"
-        " --settings {params.settings:q} --threads {threads} --out {params.out:q} --log {log:q}"
+        " {params.validation:q} --largest-error {VALIDATION[error]} --expected {params.expected:q} --settings {params.settings:q} --threads {threads} --out {params.out:q} --log {log:q}"

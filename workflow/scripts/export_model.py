@@ -15,7 +15,7 @@ from fbnet.checkpoint import read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.errors import InputError
 from fbnet.export import OPSET, export
-from fbnet.latency import read_header, read_table
+from fbnet.latency import device_of, read_header, read_table
 from fbnet.network import Network, cut_out
 from fbnet.provenance import versions
 from fbnet.runtime import log, replacing, run
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.table:
         latency_us = read_table(arguments.table, architecture.space, architecture.classes).predict(architecture.ops)
         header = read_header(arguments.table)
-        facts["predicted latency"] = f"{latency_us:,.0f} µs, batch {header.get('batch', '?')}, on {header.get('device', '?')}"
+        facts["predicted latency"] = f"{latency_us:,.0f} µs on {device_of(header)}"
     notes = {"name": architecture.name, "architecture": str(architecture), "space": json.dumps(architecture.space.definition)}
     if arguments.supernet:
         network, normalisation = _from_supernet(architecture, arguments.supernet, arguments.data, facts, notes)

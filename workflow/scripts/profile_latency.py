@@ -2,51 +2,97 @@
 """Measure the latency of every operator of a search space on this machine; or check a table made elsewhere, and take it over."""
 
 import argparse
-import shutil
 from pathlib import Path
 
-from fbnet.latency import read_table, table_text
-from fbnet.profiling import conditions, measure
-from fbnet.runtime import Progress, log, replacing, run
-from fbnet.space import read_space
+from fbnet.acceptance import CHOICES, judge
+from fbnet.latency import COLUMNS, drawing, read_header, read_table, tsv
+from fbnet.machine import Watch, describe
+from fbnet.profiling import analytic, measure
+from fbnet.runtime import Progress, log, run, write_text
+from fbnet.space import SearchSpace, read_space
+from fbnet.target import TABLE_SETTINGS, Target, add_options, from_options
 
 
 def main(arguments: argparse.Namespace) -> None:
-    space = read_space(arguments.space)
-    with replacing(arguments.out) as (out,):
-        if arguments.table:
-            table = read_table(arguments.table, space, arguments.classes)
-            shutil.copyfile(arguments.table, out)
-            log.info("The table %s has every cell of space %s.", arguments.table, space.name)
-        else:
-            cells = space.cells(arguments.classes)
-            distinct = len({cell.build_key for cell in cells})
-            log.info(
-                "Measuring %d distinct operators (%d cells) of space %s on %s with %d threads, %d rounds.",
-                *(distinct, len(cells), space.name, arguments.device, arguments.threads, arguments.runs),
-            )
-            header = {"space": space.name, "norm": space.stem.norm} | conditions(arguments.device, arguments.threads)
-            rows = measure(
-                cells,
-                arguments.device,
-                arguments.threads,
-                arguments.runs,
-                lambda r: Progress(r, desc="profile", unit="round"),
-            )
-            out.write_text(table_text(rows, header))
-            table = read_table(out, space, arguments.classes)
-            spread = (rows.iqr_us / rows.latency_us).median()
-            log.info("The interquartile range of a cell is %.1f %% of its median (the median over cells).", 100 * spread)
+    space, target = read_space(arguments.space), from_options(arguments)
+    expected = target.settings()
+    if arguments.table:
+        log.info("Taking over the table %s.", arguments.table)
+        expected = {key: expected[key] for key in TABLE_SETTINGS}
+        # Read first: the name that the user gave is the one to tell of.
+        read_table(arguments.table, space, arguments.classes, expected)
+        text = arguments.table.read_text()
+    else:
+        text = _measured(space, target, arguments)
+        if arguments.history and target.engine != "analytic":
+            text = _settled(text, arguments.history, arguments.new_measurement)
+    write_text(arguments.out, text)
+    table = read_table(arguments.out, space, arguments.classes, expected)
+    log.info("Latencies of space %s:\n%s", space.name, drawing(table))
     log.info("Networks of this space take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
+
+
+def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace) -> str:
+    header = {"space": space.name, "norm": space.stem.norm} | target.settings()
+    if target.engine == "analytic":
+        log.info("Counting %s of space %s: 1 µs stands for 1000.", target.cost, space.name)
+        return tsv(analytic(space, arguments.classes, target.cost).rows, COLUMNS, header)
+    log.info(
+        "Measuring %d cells of space %s, at most %d rounds: %s.",
+        *(len(space.cells(arguments.classes)), space.name, arguments.runs),
+        ", ".join(f"{key} {value}" for key, value in target.settings().items()),
+    )
+    header |= describe(target)
+    watch = Watch()
+    found = measure(
+        *(space, arguments.classes, target, arguments.precision, arguments.runs),
+        lambda rounds: Progress(rounds, desc="profile", unit="round"),
+    )
+    header |= watch.report(found.unrest)
+    if "disturbed" in header:
+        log.warning("The machine was disturbed: %s. Measure again when it is quiet.", header["disturbed"])
+    return tsv(found.rows, COLUMNS, header)
+
+
+def _settled(text: str, history: Path, choice: str) -> str:
+    """The table to use: the new one, or the one in use if it says the same. `history` keeps both, and how they differ.
+
+    The table in use is there too, since Snakemake removes a rule's outputs before it runs.
+    """
+    accepted, measured, before, record = (history / f"{name}.tsv" for name in ("accepted", "measured", "before", "drift"))
+    write_text(measured, text)
+    if not accepted.exists():
+        write_text(accepted, text)
+        return text
+    verdict = judge(accepted, measured, choice)
+    date = read_header(measured).get("date", "")
+    row = {"date": date} | verdict.row()
+    lines = record.read_text() if record.exists() else tsv([], list(row), {})
+    write_text(record, lines + tsv([row], list(row), {}).partition("\n")[2])
+    told = f"{verdict.reason}{f' ({verdict.drift})' if verdict.drift else ''}"
+    write_text(before, accepted.read_text())
+    if verdict.keeps:
+        log.info("The table in use stays as it is, and nothing need run again: %s. The new measurement: %s", told, measured)
+        return accepted.read_text()
+    log.warning("The new measurement replaces the table in use, and searches run again: %s. The old table: %s", told, before)
+    write_text(accepted, text)
+    return text
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--space", required=True, help="search space: a YAML file, or JSON")
+    parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads that one inference may use")
-    parser.add_argument("--runs", type=int, default=100, help="timed runs of each operator")
+    add_options(parser)
+    parser.add_argument("--precision", type=float, default=0.02, help="a cell is done when its median is as sure as this")
+    parser.add_argument("--runs", type=int, default=100, help="most timed runs of each cell")
     parser.add_argument("--table", type=Path, help="take over this table instead of measuring")
+    parser.add_argument("--history", type=Path, help="folder that keeps the table in use, to compare a new measurement with")
+    parser.add_argument(
+        "--new-measurement",
+        choices=CHOICES,
+        default="compare",
+        help="with --history: replace the table in use if they do not agree (compare), in any case, or not",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the table to write (TSV)")
     run(parser, main)

@@ -3,8 +3,10 @@
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
+from fbnet.latency import device_of, read_header
 from fbnet.runtime import run
 
 
@@ -26,6 +28,20 @@ def main(arguments: argparse.Namespace) -> None:
         files += sorted((results / "models").glob(f"{search}.*"))
         files += [results / "search" / search / name for name in ("supernet.pt", "history.tsv", "theta.tsv")]
         print("  files               " + "\n                      ".join(map(str, files)))
+    for path in sorted((results / "latency").glob("*.validation.tsv")):
+        found = read_header(path)
+        print(f"\nLatency table {path.name.removesuffix('.validation.tsv')} ({device_of(found)})")
+        print(_filled(found["result"], "  "))
+        if float(found["mean_error"]) > arguments.error:
+            allowed = f"more than the {arguments.error:.0%} allowed (validation.error)"
+            print(_filled(f"WARNING: {allowed}: do not trust its latencies; measure again on a quiet machine", "  "))
+        for what, header in (
+            ("measurement", read_header(path.with_name(path.name.replace(".validation", "")))),
+            ("validation", found),
+        ):
+            if "disturbed" in header:
+                print(_filled(f"WARNING: the machine was disturbed during its {what}: {header['disturbed']}", "  "))
+        print(f"  files               {path}\n                      {path.with_suffix('.svg')}")
 
 
 def _wrapped(ops: str) -> str:
@@ -33,7 +49,12 @@ def _wrapped(ops: str) -> str:
     return "\n                      ".join(" ".join(names[start : start + 6]) for start in range(0, len(names), 6))
 
 
+def _filled(text: str, indent: str) -> str:
+    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results")
+    parser.add_argument("--error", type=float, default=0.1, help="mean error of a latency table from which on to warn")
     run(parser, main)

@@ -11,7 +11,7 @@ from fbnet.checkpoint import fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
-from fbnet.latency import read_table
+from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import log, replacing, run
 from fbnet.search import Search, Settings
@@ -27,7 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
             f"the dataset {arguments.data} has images of {dataset.train_images.shape[1]} pixels, but space {space.name} "
             f"takes {space.resolution}: prepare it again for this space"
         )
-    table = read_table(arguments.table, space, len(dataset.classes))
+    table = read_table(arguments.table, space, len(dataset.classes), read_mapping(arguments.expected, "expected"))
+    if arguments.validation:
+        _refuse_bad(arguments.table, read_header(arguments.validation), arguments.largest_error)
     inputs = {
         "settings": settings,
         "space": space.definition,
@@ -63,11 +65,23 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
+def _refuse_bad(table: Path, validation: dict[str, str], largest: float) -> None:
+    error = float(validation["mean_error"])
+    if error > largest:
+        raise InputError(
+            f"the latency table {table} predicts networks with a mean error of {error:.1%}, more than the {largest:.1%} that "
+            f"validation.error allows, and validation.strict is set: measure again on a quiet machine, or allow more"
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a prepared dataset")
     parser.add_argument("--space", required=True, help="search space: a YAML file, or JSON")
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
+    parser.add_argument("--validation", type=Path, help="validation of that table (TSV)")
+    parser.add_argument("--largest-error", type=float, default=0.1, help="do not start if its mean error is larger")
+    parser.add_argument("--expected", default="{}", help="settings that the table must not contradict: a YAML file, or JSON")
     parser.add_argument("--settings", required=True, help="settings of the search: a YAML file, or JSON")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
     parser.add_argument("--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/")

@@ -4,7 +4,6 @@ from fbnet.architecture import Architecture
 from fbnet.blocks import size
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
-from fbnet.operators import OPERATORS
 from fbnet.timm_blocks import block_strings, model_arguments
 
 
@@ -95,7 +94,7 @@ def _output(cell) -> str:
 
 
 def _block(cell) -> str:
-    if OPERATORS[cell.op].kind == "skip" and cell.keeps_shape:
+    if cell.is_identity:
         return "──"
     stride = f" ↓{cell.stride}" if cell.stride > 1 else ""
     return f"{'█' * cell.expansion} {cell.op.removeprefix('ir_')}{stride}"

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from fbnet.errors import InputError
 from fbnet.space import SearchSpace, read_space
+from fbnet.target import Target
 
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 CLASSES = {"cifar10": 10, "digits": 10}
@@ -93,9 +94,11 @@ def _check_dataset(dataset: dict) -> None:
 
 
 def _check_target(name: str, target: dict) -> None:
-    if "table" in target:
-        if len(target) > 1:
-            others = ", ".join(key for key in target if key != "table")
+    if "table" not in target:
+        Target(**{key: value for key, value in target.items() if key not in ("precision", "runs")}).check(f"latency.{name}")
+    else:
+        others = ", ".join(key for key in target if key not in ("table", "batch", "dtype"))
+        if others:
             raise InputError(f"latency.{name} names a table and also {others}: a table is used as it is, leave {others} out")
         if not Path(target["table"]).is_file():
             raise InputError(f"latency.{name}.table is {target['table']!r}, but there is no such file")

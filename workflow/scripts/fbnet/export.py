@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fbnet.architecture import Architecture
 from fbnet.network import Network
+from fbnet.target import OPSET
 
-OPSET = 20
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
 BATCHES = (1, 2, 7)  # sizes to compare at: the batch dimension is free
 

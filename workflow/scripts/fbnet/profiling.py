@@ -1,97 +1,253 @@
-"""Measure how long cells take on a device."""
+"""Measure what each cell of a search space costs inside the networks of that space."""
 
+import ctypes
 import gc
 import os
-import platform
 import random
 import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
-from fbnet.blocks import build
-from fbnet.errors import InputError
+from fbnet.blocks import size
+from fbnet.drift import half_width, iqr, steady
 from fbnet.latency import KEY
-from fbnet.space import Cell
+from fbnet.space import Cell, SearchSpace
+from fbnet.target import Target
+from fbnet.torch_engine import GraphEngine, TorchEngine, check
 
-WARM_UP_ROUNDS = 5
+LEAST_RUNS = 10  # no cell is done before
+NETWORKS_ALONE = 2  # rounds of networks that tell scale and overhead where cells are timed alone
+WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
+_ROUNDS_BETWEEN_LOOKS = 4
 
 
-def measure(cells: Iterable[Cell], device: str, threads: int, runs: int, rounds: Callable = iter) -> pd.DataFrame:
-    """Latency of cells at batch 1, eval mode, no autograd: a row a cell with median `latency_us`, `iqr_us` and `runs`.
+class Measurement(NamedTuple):
+    """Rows of a latency table, and how even the machine's speed was: the interquartile range of its drift."""
 
-    Each of `runs` rounds calls every distinct (operator, shape) once, in a new random order: a slow moment of the machine
-    is shared out, and a cell finds the caches as its predecessor left them, as it does inside a network. `rounds` wraps
-    the range of rounds, for a progress bar. Raises InputError for a device or thread count that is not there.
+    rows: list[dict]
+    unrest: float
+
+
+class WholeNetworks(NamedTuple):
+    """Latencies of networks in µs, [times, networks], and the interquartile range of the machine's speed meanwhile."""
+
+    us: np.ndarray
+    unrest: float
+
+
+def make_engine(cells: Sequence[Cell], target: Target):
+    """The engine that runs networks of these cells. Raises InputError for a device or thread count that is not there."""
+    check(target, os.cpu_count() or 1)
+    if target.engine == "onnxruntime":
+        from fbnet.onnx_engine import OnnxEngine  # a device that is measured from afar needs PyTorch alone
+
+        return OnnxEngine(cells, target)
+    return GraphEngine(cells, target) if target.mode == "graphs" else TorchEngine(cells, target)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed, as it comes to do by itself in a process that runs one network.
+
+    Among many networks it hands large activations back to the system at some times and not at others, and the page faults
+    that follow make the same network take twice as long. Other C libraries are left as they are.
     """
-    cells = list(cells)
-    _check(device, threads)
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    trim_threshold, mmap_max = -1, -4  # glibc's malloc.h
+    with suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@contextmanager
+def quiet(target: Target):
+    """So many threads as the target has, no garbage collection in the middle of a call, and memory that stays once it is had."""
+    _keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(target.threads)
+    gc.collect()
+    gc.disable()
     try:
-        with torch.inference_mode():
-            tasks = {cell.build_key: _task(cell, device) for cell in cells}
-            samples = {key: [] for key in tasks}
-            order = list(tasks)
-            shuffle = random.Random(0).shuffle
-            gc.disable()  # a collection in the middle of a call would be charged to that cell
-            # perf_counter_ns around one call: torch.utils.benchmark times a cell many times in a row, from warm caches.
-            for number in rounds(range(WARM_UP_ROUNDS + runs)):
-                shuffle(order)
-                for key in order:
-                    block, x = tasks[key]
-                    synchronize()
-                    start = time.perf_counter_ns()
-                    block(x)
-                    synchronize()
-                    if number >= WARM_UP_ROUNDS:
-                        samples[key].append((time.perf_counter_ns() - start) / 1000)
+        yield
     finally:
         gc.enable()
-        torch.set_num_threads(threads_before)
-
-    rows = []
-    for cell in cells:
-        low, median, high = np.percentile(samples[cell.build_key], [25, 50, 75])
-        rows.append(
-            {column: getattr(cell, column) for column in KEY} | {"latency_us": median, "iqr_us": high - low, "runs": runs}
-        )
-    return pd.DataFrame(rows)
+        torch.set_num_threads(threads)
 
 
-def _check(device: str, threads: int) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("latency: device is 'cuda', but PyTorch finds no GPU here: choose device 'cpu' or another machine")
-    cores = os.cpu_count() or 1
-    if threads > cores:
-        raise InputError(f"latency: threads is {threads}, but this machine has {cores} cores: choose at most {cores}")
+class Samples:
+    """Timings in the order in which they were taken.
+
+    `passes`: (build key of a cell, µs) of the cells that ran one after the other; `networks`: index of the pass that was under
+    way, cells, µs of the whole.
+    """
+
+    def __init__(self):
+        self.passes: list[list[tuple[Hashable, float]]] = []
+        self.networks: list[tuple[int, tuple[Cell, ...], float]] = []
 
 
-def _task(cell: Cell, device: str):
-    return build(cell).eval().to(device), torch.randn(1, cell.c_in, cell.height, cell.width, device=device)
+def measure(
+    space: SearchSpace, classes: int, target: Target, precision: float, runs: int, progress: Callable = iter
+) -> Measurement:
+    """The latency of every cell of a space on a target, as shares of whole networks' latencies.
+
+    In each round every unfinished candidate of every layer is timed: inside random networks, where the engine can do that, or
+    else alone. Then levels are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
+    confidence interval of its median is within `precision` of it (of a tenth of the mean cell, if that is more), or after
+    `runs` runs. `progress` wraps the range of rounds. Raises InputError.
+    """
+    cells = space.cells(classes)
+    with quiet(target):
+        engine = make_engine(cells, target)
+        inside = isinstance(engine, TorchEngine)
+        sampler = (inside_networks if inside else alone)(engine, space, classes)
+        undone = {cell.build_key for cell in cells}
+        start = time.monotonic()
+        while time.monotonic() - start < WARM_UP_S:
+            sampler(undone, Samples())
+        samples = Samples()
+        for number in progress(range(1, runs + 1)):
+            sampler(undone, samples)
+            if number % _ROUNDS_BETWEEN_LOOKS == 0 or number == runs:
+                undone = _unfinished(steady(samples.passes)[0], precision, runs)
+                if not undone:
+                    break
+    timed, drift = steady(samples.passes)
+    scale, overhead = fit(timed, drift, samples.networks, with_overhead=not inside)
+    return Measurement([_row(cell, timed, scale, overhead) for cell in cells], iqr(drift) / float(np.median(drift)))
 
 
-def conditions(device: str, threads: int) -> dict[str, str]:
-    """What a table's header says of the measurement: device, threads, versions, date."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_model()
+def _unfinished(timed: dict[Hashable, np.ndarray], precision: float, runs: int) -> set:
+    least = 0.1 * np.mean([np.median(values) for values in timed.values()])
     return {
-        "device": f"{device} ({name})",
-        "host": platform.node(),
-        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "threads": str(threads),
-        "batch": "1",
-        "versions": f"torch {torch.__version__}, python {platform.python_version()}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        key
+        for key, values in timed.items()
+        if len(values) < min(runs, LEAST_RUNS)
+        or (len(values) < runs and half_width(iqr(values), len(values)) > precision * max(np.median(values), least))
     }
 
 
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
+    """A round of timing cells inside random networks, where they find the caches as they do in use."""
+    rng = random.Random(0)
+
+    def one_round(undone: set, samples: Samples) -> None:
+        for ops in design(space, rng, undone):
+            path = space.network_cells(ops, classes)
+            network = engine.network(path)
+            network.time()
+            samples.networks.append((len(samples.passes), path, network.time()))
+            for _ in range(2):
+                samples.passes.append([(cell.build_key, lap) for cell, lap in zip(path, network.laps(), strict=True)])
+
+    return one_round
+
+
+def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
+    """A round of timing cells alone, in random order, and random networks in between, for `fit` to tell what is missing."""
+    rng = random.Random(0)
+    cells = {cell.build_key: cell for cell in space.cells(classes)}
+    singles = {key: engine.network([cell]) for key, cell in cells.items() if not cell.is_identity}
+    paths = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
+    whole = [(path, engine.network(path)) for path in paths]
+
+    def one_round(_undone: set, samples: Samples) -> None:
+        order = rng.sample(list(singles), len(singles))
+        for place, (path, network) in enumerate(rng.sample(whole, len(whole))):
+            network.time()
+            samples.networks.append((len(samples.passes), path, network.time()))
+            # A network shares its pass with some of the cells: their drift is its drift.
+            samples.passes.append([])
+            for key in order[place % len(order) :: len(whole)]:
+                singles[key].time()
+                samples.passes[-1] += [(key, singles[key].time()) for _ in range(2)]
+
+    return one_round
+
+
+def design(space: SearchSpace, rng: random.Random, wanted: set | None = None) -> list[tuple[str, ...]]:
+    """Random architectures that together hold every wanted candidate (all, if not said) of every layer, as few as may be."""
+    columns = []
+    for layer in space.layers:
+        ops = [cell.op for cell in layer if wanted is None or cell.build_key in wanted] or [cell.op for cell in layer]
+        columns.append(rng.sample(ops, len(ops)))
+    count = max(map(len, columns))
+    filled = [column + [rng.choice(column) for _ in range(count - len(column))] for column in columns]
+    return list(zip(*filled, strict=True))
+
+
+def fit(timed: dict[Hashable, np.ndarray], drift: np.ndarray, networks: list, with_overhead: bool) -> tuple[float, float]:
+    """(scale, µs per cell) by which the sums of cells' levels become networks' latencies, by the median or robust least squares.
+
+    `timed` and `drift` as `steady` returns them, `networks` as in Samples.
+    """
+    levels = {key: np.median(values) for key, values in timed.items()}
+    measured = np.array([time / drift[index] for index, _, time in networks])
+    sums = np.array([sum(levels.get(cell.build_key, 0.0) for cell in path) for _, path, _ in networks])
+    if not with_overhead:
+        return float(np.median(measured / sums)), 0.0
+    counts = np.array([sum(cell.build_key in levels for cell in path) for _, path, _ in networks])
+    table = np.stack([sums, counts], axis=1) / measured[:, None]
+    weights = np.ones(len(measured))
+    for _ in range(10):  # Huber's weights, so that a network that was disturbed counts less
+        scale, overhead = np.linalg.lstsq(table * weights[:, None], weights, rcond=None)[0]
+        error = np.abs(table @ [scale, overhead] - 1)
+        weights = np.sqrt(np.minimum(1, 1.345 * 1.48 * np.median(error) / np.maximum(error, 1e-12)))
+    return float(scale), float(overhead)
+
+
+def _row(cell: Cell, timed: dict[Hashable, np.ndarray], scale: float, overhead: float) -> dict:
+    key = {column: getattr(cell, column) for column in KEY}
+    if cell.build_key not in timed:  # nothing to run
+        return key | {"latency_us": 0.0, "iqr_us": 0.0, "runs": 0}
+    values = timed[cell.build_key]
+    return key | {
+        "latency_us": max(scale * float(np.median(values)) + overhead, 0.0),
+        "iqr_us": scale * iqr(values),
+        "runs": len(values),
+    }
+
+
+def analytic(space: SearchSpace, classes: int, cost: str) -> Measurement:
+    """A table that counts instead of measuring: 1 µs for 1000 MACs, or 1000 parameters."""
+    rows = []
+    for cell in space.cells(classes):
+        macs, params = size([cell])
+        key = {column: getattr(cell, column) for column in KEY}
+        rows.append(key | {"latency_us": {"macs": macs, "params": params}[cost] / 1000, "iqr_us": 0.0, "runs": 0})
+    return Measurement(rows, 0.0)
+
+
+def measure_networks(
+    space: SearchSpace,
+    classes: int,
+    target: Target,
+    architectures: Sequence[tuple[str, ...]],
+    runs: int,
+    times: int = 1,
+    progress: Callable = iter,
+) -> WholeNetworks:
+    """Latencies of whole networks, measured so many `times` one after the other.
+
+    Each time is `runs` rounds over all networks in random order; in a round a network runs once untimed and twice timed. The
+    drift of the machine's speed is taken out within each time, and left between them. Raises InputError.
+    """
+    paths = [space.network_cells(ops, classes) for ops in architectures]
+    rng = random.Random(0)
+    passes: list[list] = [[] for _ in range(times)]
+    with quiet(target):
+        engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target)
+        networks = list(map(engine.network, paths))
+        for number in progress(range(times * runs)):
+            for index in rng.sample(range(len(networks)), len(networks)):
+                networks[index].time()
+                passes[number // runs].append([(index, networks[index].time()) for _ in range(2)])
+    us, drifts = [], []
+    for one in passes:
+        timed, drift = steady(one)
+        us.append([np.median(timed[index]) for index in range(len(networks))])
+        drifts.append(iqr(drift) / float(np.median(drift)))
+    return WholeNetworks(np.array(us), max(drifts))

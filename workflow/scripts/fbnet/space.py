@@ -46,6 +46,11 @@ class Cell:
         """Whether output and input have the same shape."""
         return self.stride == 1 and self.c_in == self.c_out
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether there is nothing to compute."""
+        return self.op == "skip" and self.keeps_shape
+
     def check(self) -> None:
         """Raise InputError, with operator, shape and reason, if the operator cannot serve this shape."""
         operator = OPERATORS[self.op]
@@ -59,7 +64,7 @@ class Cell:
                 self._refuse(f"{channels} channels do not divide into {operator.groups} groups")
         if self.norm.startswith("gn"):
             normalised = {"irf": (middle, self.c_out), "shift": (middle, self.c_out), "basic": (self.c_in, self.c_out)}
-            fixed = () if operator.kind == "classifier" or (operator.kind == "skip" and self.keeps_shape) else (self.c_out,)
+            fixed = () if operator.kind == "classifier" or self.is_identity else (self.c_out,)
             for channels in normalised.get(operator.kind, fixed):
                 if channels % int(self.norm[2:]):
                     self._refuse(f"{channels} channels do not divide into the {self.norm[2:]} groups of norm {self.norm}")

@@ -55,7 +55,7 @@ def _blocks(architecture: Architecture) -> list[list[Cell]]:
         _check_channels(cell.layer, cell.c_out)
     path = iter(space.path(architecture.ops))
     stages = [[next(path) for _ in range(count)] for count in space.stages]
-    stages = [[cell for cell in stage if not (cell.op == "skip" and cell.keeps_shape)] for stage in stages]
+    stages = [[cell for cell in stage if not cell.is_identity] for stage in stages]
     return [stage for stage in stages if stage]
 
 

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""What profile_latency delivers: seconds for all cells, the difference from one table to the next, and the prediction.
+
+Measures a table, 32 fresh random networks (uniform draws, twice: the floor), a second table, and fresh networks again.
+
+    python benchmarks/latency_tables.py --space fbnet_224 --engine torch
+"""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
+
+import numpy as np
+
+from fbnet.machine import Watch, describe
+from fbnet.profiling import measure, measure_networks
+from fbnet.runtime import Progress
+from fbnet.space import read_space
+from fbnet.target import Target, add_options, from_options
+from fbnet.validation import sentence, statistics
+
+PRECISION, RUNS = 0.02, 100  # the defaults of config.yaml
+ROUNDS = 12
+
+
+def bar(rounds):
+    return Progress(rounds, desc="rounds", unit="round")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    space, target = read_space(arguments.space), from_options(arguments)
+    print(f"space {space.name}; " + ", ".join(f"{key} {value}" for key, value in target.settings().items()))
+    print(", ".join(f"{key} {value}" for key, value in describe(target).items()))
+    rng = random.Random(arguments.seed)
+    tables = [_table(space, target, rng, arguments.networks) for _ in range(2)]
+    one, other = (np.array([table[key] for key in tables[0]]) for table in tables)
+    heavy = (one + other) / 2 > 0.1 * (one.mean() + other.mean()) / 2
+    level = float(np.median(other[heavy] / one[heavy]))
+    for name, factor in (("from table to table, a cell differs by", 1.0), (f"apart from the level ({level - 1:+.1%})", level)):
+        difference = np.abs(other / factor - one) / ((one + other / factor) / 2)
+        everything, counts = np.percentile(difference[one + other > 0], [50, 95]), np.percentile(difference[heavy], [50, 95])
+        print(
+            f"{name}: median {everything[0]:.1%}, 95th percentile {everything[1]:.1%} "
+            f"({counts[0]:.1%}, {counts[1]:.1%} of the {heavy.sum()} cells above a tenth of the mean)"
+        )
+
+
+def _table(space, target: Target, rng: random.Random, count: int) -> dict[tuple, float]:
+    """Measure a table and hold it against fresh networks; its latencies by layer and operator."""
+    watch, start = Watch(), time.monotonic()
+    found = measure(space, space.classes, target, PRECISION, RUNS, bar)
+    seconds = time.monotonic() - start
+    table = {(row["layer"], row["op"]): row["latency_us"] for row in found.rows}
+    fresh = [tuple(rng.choice(layer).op for layer in space.layers) for _ in range(count)]
+    measured = measure_networks(space, space.classes, target, fresh, ROUNDS, 2, bar)
+    cells = (space.network_cells(ops, space.classes) for ops in fresh)
+    predicted = [sum(table[cell.layer, cell.op] for cell in path) for path in cells]
+    mean, floor = measured.us.mean(0), statistics(*measured.us)
+    told = statistics(predicted, mean)
+    level = statistics(np.array(predicted) / np.median(predicted / mean), mean)["mean_error"]
+    print(f"table: {len(table)} cells in {seconds:.1f} s, unrest {found.unrest:.1%}; networks: unrest {measured.unrest:.1%}")
+    print(
+        f"{sentence(told, floor, count)}; apart from the level {level:.1%}; error / floor {told['mean_error'] / floor['mean_error']:.1f}"
+    )
+    print(", ".join(f"{key} {value}" for key, value in watch.report(max(found.unrest, measured.unrest)).items()), flush=True)
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="fbnet_224")
+    add_options(parser)
+    parser.add_argument("--networks", type=int, default=32, help="fresh random networks each time")
+    parser.add_argument("--seed", type=int, default=7, help="of the fresh networks")
+    main(parser.parse_args())

@@ -1,0 +1,80 @@
+"""Pictures of a latency table: what each operator costs, and how well the table predicts whole networks."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+
+from fbnet.latency import LatencyTable
+
+# Text stays text, and the same data give the same bytes.
+plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fbnet", "font.size": 8, "font.family": "sans-serif"})
+_MARKERS = {"uniform": ("o", "0.55"), "stratified": ("^", "0.1")}
+
+
+def heat_map(table: LatencyTable, title: str, path: Path) -> None:
+    """A table as a picture: a line a layer, a column an operator, latencies in µs, darker where slower."""
+    ops, values = table.grid()
+    values = np.array(values)
+    shown = np.ma.masked_invalid(values)
+    figure, axes = plt.subplots(figsize=(max(4.5, 1.6 + 0.48 * len(ops)), 1.4 + 0.24 * len(values)), layout="constrained")
+    most = max(float(shown.max()), 1e-3)
+    image = axes.imshow(shown, cmap="YlOrBr", vmin=0, vmax=most, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if value > 0.6 * most else "black")
+    axes.set_xticks(range(len(ops)), [op.removeprefix("ir_") for op in ops], rotation=90)
+    axes.set_yticks(range(len(values)), [layer[0].layer for layer in table.space.layers])
+    axes.set_xlabel("operator")
+    axes.set_ylabel("layer")
+    stem, head, classifier = table.fixed_us
+    _title(figure, f"{title}; stem {stem:.0f} µs, head {head:.0f} µs, classifier {classifier:.0f} µs")
+    figure.colorbar(image, label="latency, µs", pad=0.02)
+    _save(figure, path)
+
+
+def scatter(networks: Sequence[dict], allowed: float, title: str, path: Path) -> None:
+    """Predicted against measured latencies, with the line of equality and a band of ± `allowed` around it.
+
+    `networks` are the rows of a validation: `drawn`, `predicted_us`, `measured_us`, `first_us`, `second_us`.
+    """
+    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    every = [row[key] / 1000 for row in networks for key in ("predicted_us", "measured_us")]
+    ends = np.array([min(every) * 0.96, max(every) * 1.04])
+    axes.fill_between(ends, ends * (1 - allowed), ends * (1 + allowed), color="0.92", label=f"within {allowed:.0%}", lw=0)
+    axes.plot(ends, ends, color="0.6", lw=0.8, label="predicted = measured")
+    for drawn, (marker, colour) in _MARKERS.items():
+        rows = [row for row in networks if row["drawn"] == drawn]
+        x, y = ([row[key] / 1000 for row in rows] for key in ("measured_us", "predicted_us"))
+        half = [abs(row["first_us"] - row["second_us"]) / 2000 for row in rows]
+        axes.errorbar(
+            *(x, y),
+            xerr=half,
+            fmt=marker,
+            ms=4,
+            color=colour,
+            mec="white",
+            mew=0.4,
+            elinewidth=0.8,
+            label=f"{drawn} random networks (n = {len(rows)})",
+        )
+    axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency, ms (bar: two times)", ylabel="predicted latency, ms")
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    _title(figure, title)
+    _save(figure, path)
+
+
+def _title(figure, text: str) -> None:
+    characters = int(figure.get_size_inches()[0] * 15)
+    figure.suptitle(textwrap.fill(text, characters), fontsize=8)
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Hold a latency table against this machine: random networks, measured end to end, and what the table predicts of them."""
+
+import argparse
+from pathlib import Path
+
+from fbnet.errors import InputError
+from fbnet.latency import device_of, read_table, tsv
+from fbnet.machine import Watch, describe
+from fbnet.profiling import measure_networks
+from fbnet.runtime import Progress, log, replacing, run
+from fbnet.space import read_space
+from fbnet.target import add_options, from_options
+from fbnet.validation import COLUMNS, draw, sentence, statistics
+
+TIMES = 2  # the networks are measured so often, one time after the other: the difference is the floor of any prediction
+
+
+def main(arguments: argparse.Namespace) -> None:
+    space, target = read_space(arguments.space), from_options(arguments)
+    if target.engine == "analytic":
+        raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
+    table = read_table(arguments.table, space, arguments.classes, target.settings())
+    drawn = draw(table, arguments.networks)
+    log.info("Measuring %d random networks of space %s, %d times %d rounds.", len(drawn), space.name, TIMES, arguments.runs)
+    about, watch = describe(target), Watch()
+    measured = measure_networks(
+        *(space, arguments.classes, target, [ops for ops, _ in drawn], arguments.runs, TIMES),
+        lambda rounds: Progress(rounds, desc="validate", unit="round"),
+    )
+    first, second = measured.us
+    mean = measured.us.mean(0)
+    predicted = [table.predict(ops) for ops, _ in drawn]
+    found = statistics(predicted, mean)
+    floor = statistics(first, second)
+    rows = [
+        dict(zip(COLUMNS, (" ".join(ops), how, *us, us[0] / us[1] - 1), strict=True))
+        for (ops, how), *us in zip(drawn, predicted, mean, first, second, strict=True)
+    ]
+    told = sentence(found, floor, len(rows))
+    header = {"space": space.name, "result": told, "networks": str(len(rows))}
+    header |= {key: f"{value:.4f}" for key, value in found.items()}
+    header |= {f"floor_{key}": f"{value:.4f}" for key, value in floor.items()}
+    header |= target.settings() | about | watch.report(measured.unrest)
+    paths = [arguments.out, *([arguments.plot] if arguments.plot else [])]
+    with replacing(*paths) as (out, *plot):
+        out.write_text(tsv(rows, COLUMNS, header))
+        if plot:
+            from fbnet.plots import scatter  # on a device that is measured from afar, matplotlib need not be there
+
+            scatter(rows, arguments.error, f"{space.name} on {device_of(header)}", plot[0])
+    log.info("%s", told)
+    if "disturbed" in header:
+        log.warning("The machine was disturbed: %s. Validate again when it is quiet.", header["disturbed"])
+    if found["mean_error"] > arguments.error:
+        log.warning("That is more than the %.0f %% allowed: measure again on a quiet machine.", 100 * arguments.error)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="latency table (TSV), made with the same settings")
+    parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
+    add_options(parser)
+    parser.add_argument("--networks", type=int, default=32, help="number of random networks")
+    parser.add_argument("--runs", type=int, default=12, help="timed rounds over them, each of two times")
+    parser.add_argument("--error", type=float, default=0.1, help="mean error from which on to warn")
+    parser.add_argument("--out", type=Path, required=True, help="the validation to write (TSV)")
+    parser.add_argument("--plot", type=Path, help="scatter plot to write (.svg, .png, .pdf)")
+    run(parser, main)
