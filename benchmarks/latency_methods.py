@@ -23,7 +23,7 @@ import torch
 from fbnet.blocks import build
 from fbnet.drift import steady
 from fbnet.machine import Watch, describe
-from fbnet.profiling import Samples, alone, fit, inside_networks, make_engine, quiet
+from fbnet.profiling import Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
 from fbnet.runtime import Progress
 from fbnet.space import read_space
 from fbnet.target import Target
@@ -97,8 +97,7 @@ class LeastSquares:
 
     def round(self, *_) -> None:
         for index, network in enumerate(self.networks):
-            network.time()
-            self.timed[index].append(network.time())
+            self.timed[index].append(warm_us(network))
 
     def predict(self, path) -> float:
         if self.coefficients is None:
@@ -150,8 +149,7 @@ def main(arguments: argparse.Namespace) -> None:
             for method in methods.values():
                 method.round(number, arguments.rounds)
                 for index in itertools.islice(turns, len(networks) // 4):
-                    networks[index].time()
-                    timed[index].append((number, networks[index].time()))
+                    timed[index].append((number, warm_us(networks[index])))
     first, second, measured = (
         np.array([np.median([us for number, us in timed[i] if number in rounds]) for i in range(len(paths))])
         for rounds in (range(arguments.rounds // 2), range(arguments.rounds // 2, arguments.rounds), range(arguments.rounds))
@@ -161,7 +159,7 @@ def main(arguments: argparse.Namespace) -> None:
     for key, value in ({"engine": target.engine, "threads": target.threads} | about | watch.report(0.0)).items():
         print(f"# {key}: {value}")
     floor = statistics(first, second)["mean_error"]
-    print(f"{'':50}{'error':>8}{'scaled':>8}{'bias':>8}{'worst':>8}{'Spearman':>10}{'Kendall':>9}{'error / floor':>15}")
+    print(f"{'':50}{'error':>8}{'level':>8}{'bias':>8}{'worst':>8}{'Spearman':>10}{'Kendall':>9}{'error / floor':>15}")
     for name, method in methods.items():
         _line(name, np.array([method.predict(path) for path in paths]), measured, floor)
     _line("floor: the networks measured twice", first, second, floor)
@@ -169,8 +167,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _line(name: str, predicted: np.ndarray, measured: np.ndarray, floor: float) -> None:
     found = statistics(predicted, measured)
-    scaled = statistics(predicted / np.median(predicted / measured), measured)["mean_error"]
-    shares = f"{found['mean_error']:>8.1%}{scaled:>8.1%}{found['bias']:>+8.1%}{found['worst_error']:>8.1%}"
+    shares = f"{found['mean_error']:>8.1%}{found['level_error']:>8.1%}{found['bias']:>+8.1%}{found['worst_error']:>8.1%}"
     print(f"{name:50}{shares}{found['spearman']:>10.3f}{found['kendall']:>9.3f}{found['mean_error'] / floor:>15.1f}")
 
 

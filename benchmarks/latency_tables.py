@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What profile_latency delivers: seconds for all cells, the difference from one table to the next, and the prediction.
 
-Measures a table, 32 fresh random networks (uniform draws, twice: the floor), a second table, and fresh networks again.
+Twice: measures 32 fresh random networks (uniform draws), a table, and the same networks again. The floor is what the
+networks' latencies differ by from before to after.
 
     python benchmarks/latency_tables.py --space fbnet_224 --engine torch
 """
@@ -24,7 +25,7 @@ from fbnet.target import Target, add_options, from_options
 from fbnet.validation import sentence, statistics
 
 PRECISION, RUNS = 0.02, 100  # the defaults of config.yaml
-ROUNDS = 12
+ROUNDS = 8
 
 
 def bar(rounds):
@@ -51,22 +52,21 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _table(space, target: Target, rng: random.Random, count: int) -> dict[tuple, float]:
     """Measure a table and hold it against fresh networks; its latencies by layer and operator."""
-    watch, start = Watch(), time.monotonic()
+    watch = Watch()
+    fresh = [tuple(rng.choice(layer).op for layer in space.layers) for _ in range(count)]
+    before = measure_networks(space, space.classes, target, fresh, ROUNDS, 1, bar)
+    start = time.monotonic()
     found = measure(space, space.classes, target, PRECISION, RUNS, bar)
     seconds = time.monotonic() - start
+    after = measure_networks(space, space.classes, target, fresh, ROUNDS, 1, bar)
     table = {(row["layer"], row["op"]): row["latency_us"] for row in found.rows}
-    fresh = [tuple(rng.choice(layer).op for layer in space.layers) for _ in range(count)]
-    measured = measure_networks(space, space.classes, target, fresh, ROUNDS, 2, bar)
     cells = (space.network_cells(ops, space.classes) for ops in fresh)
     predicted = [sum(table[cell.layer, cell.op] for cell in path) for path in cells]
-    mean, floor = measured.us.mean(0), statistics(*measured.us)
-    told = statistics(predicted, mean)
-    level = statistics(np.array(predicted) / np.median(predicted / mean), mean)["mean_error"]
-    print(f"table: {len(table)} cells in {seconds:.1f} s, unrest {found.unrest:.1%}; networks: unrest {measured.unrest:.1%}")
-    print(
-        f"{sentence(told, floor, count)}; apart from the level {level:.1%}; error / floor {told['mean_error'] / floor['mean_error']:.1f}"
-    )
-    print(", ".join(f"{key} {value}" for key, value in watch.report(max(found.unrest, measured.unrest)).items()), flush=True)
+    told, floor = statistics(predicted, (before.us[0] + after.us[0]) / 2), statistics(before.us[0], after.us[0])
+    ratio = told["mean_error"] / floor["mean_error"]
+    print(f"table: {len(table)} cells in {seconds:.1f} s; {sentence(told, floor, count)}; error / floor {ratio:.1f}")
+    seen = watch.report(max(before.unrest, found.unrest, after.unrest))
+    print(", ".join(f"{key} {value}" for key, value in seen.items()), flush=True)
     return table
 
 

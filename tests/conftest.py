@@ -32,6 +32,7 @@ TINY = {
     },
     "searches": {"first": {}},
     "sample": {"method": "softmax", "count": 4},
+    "validation": {"networks": 4, "runs": 3},
 }
 
 

@@ -85,7 +85,7 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
 
     card = (tmp_path / "first.md").read_text()
     macs, params = size(architecture.cells)
-    for text in (f"{macs:,}", f"{params:,}", str(architecture), "predicted latency", "on cpu (", "minus (0.3", "ONNX opset 20"):
+    for text in (f"{macs:,}", f"{params:,}", str(architecture), "predicted latency", "µs on ", "minus (0.3", "ONNX opset 20"):
         assert text in card, text
     assert len(card.splitlines()) < 100
 

@@ -1,33 +1,18 @@
-"""Latency tables: measured, read by key, refused when wrong."""
+"""Latency tables: read by key, refused when wrong, stale or foreign; the scripts that make and check them."""
+
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
+import yaml
 
-from conftest import SPACES, write_table
+from conftest import ROOT, SPACES, write_table
 from fbnet.errors import InputError
 from fbnet.latency import COLUMNS, read_header, read_table
-from fbnet.profiling import measure
 from fbnet.space import read_space
-
-
-def test_identical_cells_are_measured_once_and_every_cell_has_its_row():
-    space = read_space(SPACES / "fbnet_32.yaml")
-    cells = space.cells(10)
-    rounds = []
-    rows = measure(cells, "cpu", threads=1, runs=3, rounds=lambda r: rounds.append(r) or r)
-    assert len(rows) == len(cells) == 22 * 9 + 3
-    assert len(rounds) == 1
-    assert (rows.runs == 3).all()
-    assert (rows.latency_us > 0).all()
-    assert (rows.iqr_us >= 0).all()
-    for _, same in rows.groupby(["op", "c_in", "c_out", "height", "width", "stride"]):
-        assert same.latency_us.nunique() == 1
-    skips = rows[rows.op == "skip"]
-    assert skips.latency_us.min() < rows[rows.op == "ir_k5_e6"].latency_us.min()
-
-
-def test_more_threads_than_cores_are_refused(tiny):
-    with pytest.raises(InputError, match="threads is 100000"):
-        measure(tiny.cells(10), "cpu", threads=100_000, runs=3)
+from fbnet.target import CHOICES, Target
+from fbnet.validation import COLUMNS as COLUMNS_OF_VALIDATION
 
 
 def test_a_table_is_read_by_key_whatever_the_order_of_rows_and_columns(tiny, tmp_path):
@@ -97,12 +82,44 @@ def test_a_table_of_another_norm_is_refused(tiny, tmp_path):
     path = write_table(tmp_path / "a.tsv", tiny)
     path.write_text(f"# norm: gn4\n{path.read_text()}")
     assert read_header(path) == {"norm": "gn4", "made up": ""}
-    with pytest.raises(InputError, match="norm gn4, but space tiny has bn"):
+    with pytest.raises(InputError, match="norm gn4, but space tiny has norm bn"):
         read_table(path, tiny, 10)
     read_table(path, read_space(tiny.definition | {"norm": "gn4"}), 10)
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"layer\top\n1\tskip\n", b"\xff\xfe\x00", b"a\tb\n1\t2\t3\t4\n5\n"])
+def test_a_table_made_for_other_settings_is_refused(tiny, tmp_path):
+    path = write_table(tmp_path / "a.tsv", tiny)
+    settings = Target(threads=2).settings()
+    path.write_text("".join(f"# {key}: {value}\n" for key, value in settings.items()) + path.read_text())
+    read_table(path, tiny, 10, settings)
+    for key, other in (("batch", "8"), ("dtype", "bfloat16"), ("threads", "1"), ("engine", "onnxruntime")):
+        with pytest.raises(InputError, match=rf"a\.tsv was made for {key} {settings[key]}, but its target has {key} {other}"):
+            read_table(path, tiny, 10, settings | {key: other})
+    with pytest.raises(InputError, match="of space tiny"):  # the resolution is part of every row's key
+        read_table(path, read_space(tiny.definition | {"resolution": 32}), 10, settings)
+
+
+def test_settings_that_do_not_count_are_no_part_of_a_table():
+    assert "cost" not in Target().settings()
+    assert set(Target(engine="analytic").settings()) == {"engine", "cost"}
+    assert "threads" not in Target(device="cuda").settings()
+    assert "mode" not in Target(engine="onnxruntime").settings()
+
+
+WRONG = [
+    b"",
+    b"# nothing\n",
+    b"layer\top\n1\tskip\n",
+    b"\xff\xfe\x00",
+    b"a\tb\n1\t2\t3\t4\n5\n",
+    b"\x00" * 1000,
+    b"\t".join(column.encode() for column in COLUMNS) + b"\n" + b"1" * 200_000 + b"\t" * 10 + b"\n",
+    b"\t".join(column.encode() for column in COLUMNS) + b"\n__import__('os')" + b"\t1" * 10 + b"\n",
+    b"<html><body>404</body></html>",
+]
+
+
+@pytest.mark.parametrize("content", WRONG, ids=range(len(WRONG)))
 def test_what_is_no_table_is_refused(tiny, tmp_path, content):
     (tmp_path / "no.tsv").write_bytes(content)
     with pytest.raises(InputError, match=r"no\.tsv"):
@@ -126,7 +143,7 @@ def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
     measured = script("profile_latency", "--space", SPACES / "tiny.yaml", "--runs", 3, "--out", tmp_path / "new.tsv")
     assert measured.returncode == 0, measured.stderr
     header = [line for line in (tmp_path / "new.tsv").read_text().splitlines() if line.startswith("#")]
-    for key in ("device", "threads: 1", "versions", "date"):
+    for key in ("machine", "cores", "governor", "threads: 1", "batch: 1", "versions", "date", "load", "unrest"):
         assert any(key in line for line in header), key
     read_table(tmp_path / "new.tsv", tiny, 10)
 
@@ -135,3 +152,57 @@ def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "no.tsv").exists()
+
+
+def test_a_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
+    measured = script("profile_latency", "--space", "tiny", "--runs", 12, "--out", tmp_path / "own.tsv")
+    assert measured.returncode == 0, measured.stderr
+    arguments = ["--space", "tiny", "--table", tmp_path / "own.tsv", "--networks", 8, "--runs", 3]
+    done = script("validate_latency", *arguments, "--out", tmp_path / "v.tsv", "--plot", tmp_path / "v.svg", "--error", 1e-6)
+    assert done.returncode == 0, done.stderr
+    assert "8 random networks: predicted within" in done.stderr
+    assert "more than the 0 % allowed" in done.stderr
+    header, rows = read_header(tmp_path / "v.tsv"), (tmp_path / "v.tsv").read_text().splitlines()
+    rows = [dict(zip(COLUMNS_OF_VALIDATION, row.split("\t"), strict=True)) for row in rows if not row.startswith("#")][1:]
+    assert len(rows) == 8
+    table = read_table(tmp_path / "own.tsv", tiny, 10)
+    errors = []
+    for row in rows:
+        assert float(row["predicted_us"]) == pytest.approx(table.predict(row["ops"].split(" ")), rel=1e-4)
+        assert float(row["measured_us"]) == pytest.approx((float(row["first_us"]) + float(row["second_us"])) / 2, rel=1e-3)
+        errors.append(float(row["predicted_us"]) / float(row["measured_us"]) - 1)
+    assert float(header["bias"]) == pytest.approx(sum(errors) / 8, abs=1e-3)
+    assert float(header["mean_error"]) == pytest.approx(sum(map(abs, errors)) / 8, abs=1e-3)
+    assert "predicted latency, ms" in (tmp_path / "v.svg").read_text()
+
+    for option, message in (
+        ("--threads=2", "made for threads 1, but its target has threads 2"),
+        ("--engine=analytic", "nothing"),
+    ):
+        refused = script("validate_latency", *arguments, option, "--out", tmp_path / "no.tsv")
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_device_that_is_measured_from_afar_needs_no_more_than_pytorch(tmp_path):
+    absent = ["snakemake", "pandas", "sklearn", "scipy", "matplotlib", "onnx", "onnxruntime", "onnxscript", "jsonschema"]
+    path = ROOT / "workflow/scripts/profile_latency.py"
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(path.parent)!r})
+for name in {absent!r}:
+    sys.modules[name] = None
+sys.argv = ["profile_latency.py", "--space", "tiny", "--runs", "3", "--out", {str(tmp_path / "t.tsv")!r}]
+runpy.run_path({str(path)!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.tsv").exists()
+
+
+def test_the_schema_knows_the_same_settings():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["$defs"]["target"]["properties"]
+    for key, default in asdict(Target()).items():
+        assert schema[key]["default"] == default, key
+        assert tuple(schema[key].get("enum", ())) == CHOICES.get(key, ()), key

@@ -13,11 +13,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from conftest import SHARED, SPACES, needs_shared
 from fbnet.blocks import Shift, build, size
 from fbnet.errors import InputError
+from fbnet.latency import KEY
 from fbnet.network import Network, subnetwork_weights
 from fbnet.operators import CANDIDATES, OPERATORS
 from fbnet.profiling import measure
 from fbnet.space import Cell, read_space
 from fbnet.supernet import Supernet, learning
+from fbnet.target import Target
+from fbnet.torch_engine import TorchEngine
 
 SHAPES = {  # c_in, c_out, size, stride
     "smaller": (16, 24, 12, 2),
@@ -76,19 +79,20 @@ def test_every_operator_runs_forward_and_backward_is_exported_and_measured(op, s
     [found] = session.run(None, {"x": images[:2].numpy()})
     assert torch.allclose(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
 
-    [row] = measure([cell], "cpu", threads=1, runs=3).to_dict("records")
-    assert row["latency_us"] > 0
-    assert (row["op"], row["c_in"], row["c_out"], row["stride"], row["expansion"]) == (
-        *(op, cell.c_in, cell.c_out, cell.stride, cell.expansion),
-    )
+    assert TorchEngine([cell], Target()).network([cell]).time() > 0
 
 
 @pytest.mark.parametrize("op", CANDIDATES)
 def test_supernet_table_and_network_build_the_same_module(op, monkeypatch, tmp_path):
     space = read_space({"base": "tiny", "candidates": ["skip", op] if op != "skip" else [op], "expansion": 2})
     measured = {}
-    monkeypatch.setattr("fbnet.profiling.build", lambda cell: measured.setdefault(cell.build_key, build(cell)))
-    measure(space.cells(10), "cpu", threads=1, runs=1)
+    monkeypatch.setattr("fbnet.torch_engine.build", lambda cell: measured.setdefault(cell.build_key, build(cell)))
+    monkeypatch.setattr("fbnet.profiling.WARM_UP_S", 0.0)
+    rows = measure(space, 10, Target(), precision=1.0, runs=1).rows
+    assert [tuple(row[column] for column in KEY) for row in rows] == [
+        tuple(getattr(cell, column) for column in KEY) for cell in space.cells(10)
+    ]
+    assert all(row["latency_us"] > 0 for row in rows)
     network = Network(space, [op] * 3, 10)
     supernet = Supernet(space, 10, free_table(space))
     for cell, of_network, mixed in zip(space.path([op] * 3), network.layers, supernet.layers, strict=True):

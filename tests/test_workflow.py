@@ -17,8 +17,9 @@ import yaml
 from conftest import ROOT, TINY, Workflow, write_table
 from fbnet.provenance import code_hashes
 
-ALL = {"profile_latency", "download_cifar", "train_supernet", "sample_architecture", "export_modeldef", "export_model"}
-TRAIN_AND_BELOW = ALL - {"profile_latency", "download_cifar"}
+TRAIN_AND_BELOW = {"train_supernet", "sample_architecture", "export_modeldef", "export_model"}
+LATENCY = {"profile_latency", "plot_latency", "validate_latency"}
+ALL = TRAIN_AND_BELOW | LATENCY | {"download_cifar"}
 SAMPLE_AND_BELOW = TRAIN_AND_BELOW - {"train_supernet"}
 
 
@@ -39,12 +40,14 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
     assert made == {
         *(f"data/digits/{name}" for name in ("dataset.json", "train_images.npy", "train_labels.npy")),
         *("data/digits/test_images.npy", "data/digits/test_labels.npy"),
-        "latency/cpu.tsv",
+        *(f"latency/cpu.{suffix}" for suffix in ("tsv", "svg", "validation.tsv", "validation.svg")),
+        *("latency/cpu/accepted.tsv", "latency/cpu/measured.tsv"),
         *(f"search/first/{name}" for name in ("supernet.pt", "theta.tsv", "history.tsv")),
         "architectures/first.tsv",
         *("modeldef/first.py", "modeldef/first.json"),
         *(f"models/first.{suffix}" for suffix in ("pt2", "onnx", "safetensors", "md")),
-        *(f"logs/{rule}/{name}.log" for rule, name in [("profile_latency", "cpu"), ("download_cifar", "digits")]),
+        *(f"logs/{rule}/cpu.log" for rule in LATENCY),
+        "logs/download_cifar/digits.log",
         *(f"logs/{rule}/first.log" for rule in sorted(TRAIN_AND_BELOW)),
     }
     samples = pd.read_csv(results / "architectures/first.tsv", sep="\t")
@@ -56,7 +59,7 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
     assert set(document["architectures"]) == set(samples["name"])
     assert {"settings", "space", "code", "table_sha256", "data_sha256", "versions", "host"} <= set(document["provenance"])
     assert document["provenance"]["settings"]["seed"] == 0
-    for text in ("predicted latency", "MACs", "parameters", "results/modeldef/first.py"):
+    for text in ("predicted latency", "MACs", "parameters", "results/modeldef/first.py", "4 random networks: predicted within"):
         assert text in finished_workflow.output
     assert "epoch   1 theta" in (results / "logs/train_supernet/first.log").read_text()
 
@@ -85,9 +88,13 @@ def test_nothing_to_do_after_touch_or_move(copy_of_finished):
         ("profiling", ALL - {"download_cifar"}),
         ("sampling", SAMPLE_AND_BELOW),
         ("modeldef", {"export_modeldef", "export_model"}),
+        ("drift", ALL - {"download_cifar"}),
+        ("acceptance", ALL - {"download_cifar"}),
+        ("validation", {"validate_latency"}),
+        ("plots", {"plot_latency", "validate_latency"}),
         ("card", {"export_model"}),
         ("zoo", {"export_model"}),
-        ("sources", ALL - {"profile_latency"}),
+        ("sources", ALL - LATENCY),
         ("config", set()),
     ],
 )
@@ -104,12 +111,29 @@ def test_an_edit_reruns_whoever_uses_the_module(copy_of_finished, module, rules)
         (with_settings(search__loss={"weight": 0.3}), set()),  # of the form that is not used
         (with_settings(search__seed=1), TRAIN_AND_BELOW),
         (with_settings(latency__cpu__runs=4), ALL - {"download_cifar"}),
+        (with_settings(latency__cpu={"threads": 1, "cost": "params", "runs": 3}), set()),  # the default, and what is not used
+        (with_settings(validation__networks=5), {"validate_latency"}),
+        (with_settings(validation__error=0.2), set()),
+        (with_settings(new_measurement="refuse"), set()),
         (with_settings(sample__count=5), SAMPLE_AND_BELOW),
         (with_settings(dataset__checksum=None), set()),  # of another data set
         (with_settings(searches__second={"seed": 1}), TRAIN_AND_BELOW),
         (with_settings(latency__other={"runs": 5}), set()),  # no search uses it
     ],
-    ids=["alpha", "unused form", "seed", "runs", "samples", "other data", "another search", "another target"],
+    ids=[
+        "alpha",
+        "unused form",
+        "seed",
+        "runs",
+        "defaults",
+        "networks",
+        "error",
+        "decision",
+        "samples",
+        "other data",
+        "another search",
+        "another target",
+    ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it(copy_of_finished, config, rules):
     copy_of_finished.configure(config)
@@ -142,12 +166,61 @@ def test_profiling_again_runs_nothing_else(copy_of_finished, arguments):
 def test_a_new_table_retrains_and_the_same_does_not(copy_of_finished):
     table = copy_of_finished.folder / "results/latency/cpu.tsv"
     before = table.read_bytes()
-    done = copy_of_finished("--forcerun", "profile_latency", "profile_latency")
-    assert done.returncode == 0, done.stdout
-    assert table.read_bytes() != before
-    assert copy_of_finished.planned() == TRAIN_AND_BELOW
+    forced = ("--forcerun", "profile_latency", "profile_latency", "--config")
+    for decision, planned in (("refuse", set()), ("accept", ALL - {"profile_latency", "download_cifar"})):
+        done = copy_of_finished(*forced, f"new_measurement={decision}")
+        assert done.returncode == 0, done.stdout
+        assert (table.read_bytes() == before) == (decision == "refuse")
+        assert copy_of_finished.planned() == planned
+    assert "Updated input files: results/latency/cpu.tsv" in copy_of_finished("--dry-run").stdout
+    assert (copy_of_finished.folder / "results/latency/cpu/before.tsv").read_bytes() == before
     table.write_bytes(before)
     assert copy_of_finished.planned() == set()
+
+
+def test_other_threads_measure_and_train_again_and_the_reason_is_told(copy_of_finished):
+    copy_of_finished.configure(with_settings(latency__cpu__threads=2))
+    assert copy_of_finished.planned() == ALL - {"download_cifar"}
+    assert "--threads=2" in copy_of_finished("--dry-run").stdout
+
+
+def test_a_lost_validation_is_made_again_and_trains_nothing(copy_of_finished):
+    (copy_of_finished.folder / "results/latency/cpu.validation.tsv").unlink()
+    assert copy_of_finished.planned() == {"validate_latency"}
+
+
+def test_a_strict_search_does_not_start_from_a_bad_table(copy_of_finished):
+    copy_of_finished.configure(with_settings(validation__strict=True, validation__error=1e-6))
+    failed = copy_of_finished()
+    assert failed.returncode != 0
+    assert "latency/cpu.tsv predicts networks with a mean error of" in failed.stdout
+    assert "Traceback" not in failed.stdout
+    assert not (copy_of_finished.folder / "results/search/first/checkpoint.pt").exists()
+
+
+def test_the_summary_warns_of_a_bad_or_disturbed_table(copy_of_finished, script):
+    results = copy_of_finished.folder / "results"
+    table = results / "latency/cpu.tsv"
+    table.write_text("# disturbed: a build ran\n" + table.read_text())
+    done = script("summarize", "--results", results, "--error", 1e-6)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: more than the 0% allowed" in done.stdout
+    assert "WARNING: the machine was disturbed during its measurement: a build ran" in done.stdout
+
+
+def test_targets_of_several_kinds_lead_to_architectures(workflow):
+    targets = {"onnx": {"engine": "onnxruntime", "runs": 3}, "macs": {"engine": "analytic"}}
+    workflow.configure(
+        with_settings(latency=targets, searches={f"for_{target}": {"target": target} for target in targets}, search__epochs=2)
+    )
+    done = workflow()
+    assert done.returncode == 0, done.stdout
+    results = workflow.folder / "results"
+    assert {path.stem for path in (results / "modeldef").glob("*.json")} == {"for_onnx", "for_macs"}
+    assert [path.name for path in (results / "latency").glob("*.validation.tsv")] == ["onnx.validation.tsv"]
+    counted = pd.read_csv(results / "architectures/for_macs.tsv", sep="\t")
+    assert (counted.macs / counted.latency_us).to_list() == pytest.approx([1000] * len(counted), rel=1e-3)
+    assert workflow.planned() == set()
 
 
 def test_a_table_that_the_user_brings_is_used_as_it_is(workflow, tiny):

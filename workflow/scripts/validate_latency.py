@@ -63,7 +63,7 @@ if __name__ == "__main__":
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     add_options(parser)
     parser.add_argument("--networks", type=int, default=32, help="number of random networks")
-    parser.add_argument("--runs", type=int, default=12, help="timed rounds over them, each of two times")
+    parser.add_argument("--runs", type=int, default=8, help="timed rounds over them, each of two times")
     parser.add_argument("--error", type=float, default=0.1, help="mean error from which on to warn")
     parser.add_argument("--out", type=Path, required=True, help="the validation to write (TSV)")
     parser.add_argument("--plot", type=Path, help="scatter plot to write (.svg, .png, .pdf)")

@@ -105,7 +105,10 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table as text by column, `expansion` filled in. Raises InputError."""
     lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
-    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    try:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except csv.Error as error:  # a field of more than 131072 characters, or a NUL
+        raise InputError(f"the latency table {path} cannot be read as TSV: {error}") from None
     columns = lines[0].split("\t") if lines else []
     missing = [column for column in [*KEY[:-1], "latency_us"] if column not in columns]
     if missing:

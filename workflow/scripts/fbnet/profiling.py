@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import os
 import random
 import time
@@ -20,7 +21,8 @@ from fbnet.target import Target
 from fbnet.torch_engine import GraphEngine, TorchEngine, check
 
 LEAST_RUNS = 10  # no cell is done before
-NETWORKS_ALONE = 2  # rounds of networks that tell scale and overhead where cells are timed alone
+UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache
+NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
 WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
 _ROUNDS_BETWEEN_LOOKS = 4
 
@@ -139,11 +141,18 @@ def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Ca
             path = space.network_cells(ops, classes)
             network = engine.network(path)
             network.time()
-            samples.networks.append((len(samples.passes), path, network.time()))
-            for _ in range(2):
+            for _ in range(UNTIMED - 1):
                 samples.passes.append([(cell.build_key, lap) for cell, lap in zip(path, network.laps(), strict=True)])
+            samples.networks.append((len(samples.passes) - 1, path, network.time()))
 
     return one_round
+
+
+def warm_us(network) -> float:
+    """µs of one inference after others of the same network."""
+    for _ in range(UNTIMED):
+        network.time()
+    return network.time()
 
 
 def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
@@ -153,15 +162,16 @@ def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], 
     singles = {key: engine.network([cell]) for key, cell in cells.items() if not cell.is_identity}
     paths = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
     whole = [(path, engine.network(path)) for path in paths]
+    turns = itertools.cycle(range(NETWORKS_ALONE))
 
     def one_round(_undone: set, samples: Samples) -> None:
         order = rng.sample(list(singles), len(singles))
-        for place, (path, network) in enumerate(rng.sample(whole, len(whole))):
-            network.time()
-            samples.networks.append((len(samples.passes), path, network.time()))
+        turn = whole[next(turns) :: NETWORKS_ALONE]
+        for place, (path, network) in enumerate(rng.sample(turn, len(turn))):
+            samples.networks.append((len(samples.passes), path, warm_us(network)))
             # A network shares its pass with some of the cells: their drift is its drift.
             samples.passes.append([])
-            for key in order[place % len(order) :: len(whole)]:
+            for key in order[place % len(order) :: len(turn)]:
                 singles[key].time()
                 samples.passes[-1] += [(key, singles[key].time()) for _ in range(2)]
 
@@ -232,7 +242,7 @@ def measure_networks(
 ) -> WholeNetworks:
     """Latencies of whole networks, measured so many `times` one after the other.
 
-    Each time is `runs` rounds over all networks in random order; in a round a network runs once untimed and twice timed. The
+    Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed. The
     drift of the machine's speed is taken out within each time, and left between them. Raises InputError.
     """
     paths = [space.network_cells(ops, classes) for ops in architectures]
@@ -243,8 +253,7 @@ def measure_networks(
         networks = list(map(engine.network, paths))
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):
-                networks[index].time()
-                passes[number // runs].append([(index, networks[index].time()) for _ in range(2)])
+                passes[number // runs].append([(index, warm_us(networks[index])), (index, networks[index].time())])
     us, drifts = [], []
     for one in passes:
         timed, drift = steady(one)

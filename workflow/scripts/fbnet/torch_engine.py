@@ -1,5 +1,7 @@
 """Networks as PyTorch runs them, with the time of each cell inside the network."""
 
+import os
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -126,5 +128,10 @@ def check(target: Target, cores: int) -> None:
     """Raise InputError for a device, thread count or combination that is not there."""
     if target.device == "cuda" and not torch.cuda.is_available():
         raise InputError("latency: device is 'cuda', but PyTorch finds no GPU here: choose device 'cpu' or another machine")
+    compiler = os.environ.get("CXX", "g++")
+    if target.mode == "compile" and target.device == "cpu" and not shutil.which(compiler):
+        raise InputError(
+            f"latency: mode is 'compile', but there is no C++ compiler {compiler!r} here: install it, or choose mode 'eager'"
+        )
     if target.threads > cores:
         raise InputError(f"latency: threads is {target.threads}, but this machine has {cores} cores: choose at most {cores}")

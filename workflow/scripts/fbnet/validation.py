@@ -46,15 +46,21 @@ def _tilted(table: LatencyTable, rng: random.Random, tilt: float) -> tuple[str, 
 
 
 def statistics(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
-    """How well one series foretells the other: `mean_error` and `worst_error` of |predicted / measured − 1|, `bias` without
-    the bars, and the rank correlations `spearman` and `kendall`."""
-    errors = np.asarray(predicted) / np.asarray(measured) - 1
+    """How well one series foretells the other.
+
+    `mean_error` and `worst_error` of |predicted / measured − 1|, `bias` without the bars; `level`: the middling ratio − 1, and
+    `level_error`: the mean error once it is put right; `spearman` and `kendall`: the rank correlations.
+    """
+    ratios = np.asarray(predicted) / np.asarray(measured)
+    level = float(np.median(ratios))
     return {
-        "mean_error": float(np.abs(errors).mean()),
-        "bias": float(errors.mean()),
+        "mean_error": float(np.abs(ratios - 1).mean()),
+        "bias": float(ratios.mean() - 1),
+        "worst_error": float(np.abs(ratios - 1).max()),
+        "level": level - 1,
+        "level_error": float(np.abs(ratios / level - 1).mean()),
         "spearman": float(spearmanr(predicted, measured).statistic),
         "kendall": float(kendalltau(predicted, measured).statistic),
-        "worst_error": float(np.abs(errors).max()),
     }
 
 
@@ -62,7 +68,7 @@ def sentence(found: Mapping[str, float], floor: Mapping[str, float], count: int)
     """Two `statistics` in words: of the prediction of so many networks, and of their measuring again."""
     return (
         f"{count} random networks: predicted within {found['mean_error']:.1%} of the measured latency in the mean, "
-        f"{found['worst_error']:.1%} at worst (bias {found['bias']:+.1%}, Spearman {found['spearman']:.3f}, "
-        f"Kendall {found['kendall']:.3f}); measured twice they differ by {floor['mean_error']:.1%} "
-        f"(Spearman {floor['spearman']:.3f})"
+        f"{found['worst_error']:.1%} at worst (bias {found['bias']:+.1%}; {found['level_error']:.1%} once the level, "
+        f"{found['level']:+.1%}, is put right; Spearman {found['spearman']:.3f}, Kendall {found['kendall']:.3f}); "
+        f"measured twice they differ by {floor['mean_error']:.1%} (Spearman {floor['spearman']:.3f})"
     )
