@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/snakemake --cores all --configfile examples/digits.yaml
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

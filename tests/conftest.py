@@ -46,6 +46,14 @@ def write_table(
     return path
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One worker runs all tests of the finished workflow, so that it is made once."""
+    for item in items:
+        if {"finished_workflow", "copy_of_finished"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group("workflow"))
+
+
 @pytest.fixture(scope="session")
 def tiny():
     return read_space(SPACES / "tiny.yaml")

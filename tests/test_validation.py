@@ -69,9 +69,9 @@ def test_pictures_say_what_they_show(name, tmp_path):
         dict(zip(COLUMNS, (" ".join(ops), how, 1000.0 + i, 1100.0, 1090.0, 1110.0, 0.0), strict=True))
         for i, (ops, how) in enumerate(draw(table_of(space), 8))
     ]
-    scatter(rows, 0.1, "made up", tmp_path / "scatter.svg")
+    scatter(rows, "made up", tmp_path / "scatter.svg")
     text = (tmp_path / "scatter.svg").read_text()
-    for part in ("measured latency, ms", "predicted latency, ms", "within 10%", "uniform random networks (n = 4)"):
+    for part in ("measured latency, ms", "predicted latency, ms", "within 10 %", "uniform random networks (n = 4)"):
         assert part in text, part
 
 

@@ -33,9 +33,11 @@ RESULTS = CONFIG["results"]
 DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
 
 # Every shell command finds the scripts as modules and, unless --sdm conda brings its own, the python that runs Snakemake,
-# also where that is not on PATH. Neither is part of a rule's text: a checkout that moves reruns nothing.
+# also where that is not on PATH. Neither is part of a rule's text: a checkout that moves reruns nothing; nor is what to do
+# with a new measurement: another wish measures nothing again.
 bin_folder = "" if workflow.deployment_settings.deployment_method else f"{Path(sys.executable).parent}:"
-shell.prefix(f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; ')
+exports = f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; '
+shell.prefix(f"{exports}NEW_MEASUREMENT={CONFIG['new_measurement']}; ")
 
 TARGET_KEYS = Target.__dataclass_fields__
 USED = sorted({search["target"] for search in CONFIG["searches"].values()})
@@ -130,6 +132,11 @@ def search_settings(wildcards):
 def search_table(wildcards):
     """The latency table of a search's target."""
     return f"{RESULTS}/latency/{CONFIG['searches'][wildcards.search]['target']}.tsv"
+
+
+def strict_options(wildcards, input):
+    """What keeps a search from starting from a bad table, if that is wished."""
+    return [f"--validation={input.validation}", f"--largest-error={VALIDATION['error']}"] if input.validation else []
 
 
 def search_validation(wildcards):

@@ -29,7 +29,7 @@ rule profile_latency:
     shell:
         "python -m profile_latency --space {params.space:q} --classes {params.classes} {params.options:q}"
         " {params.effort:q} {params.table:q}"
-        " --history {params.history:q} --new-measurement {CONFIG[new_measurement]} --out {output.table:q} --log {log:q}"
+        " --history {params.history:q} --new-measurement $NEW_MEASUREMENT --out {output.table:q} --log {log:q}"
 
 
 rule plot_latency:
@@ -49,8 +49,7 @@ rule plot_latency:
         "python -m plot_latency --table {input:q} --space {params.space:q} --classes {params.classes} --out {output:q} --log {log:q}"
 
 
-# The table against whole networks, measured on the same device. The largest error to allow is a judgement over what was
-# measured, and not among the params: with another one nothing is measured or trained again.
+# The table against whole networks, measured on the same device; the summary judges whether its error is too large.
 rule validate_latency:
     input:
         table=rules.profile_latency.output.table,
@@ -74,5 +73,5 @@ rule validate_latency:
         runs=VALIDATION["runs"],
     shell:
         "python -m validate_latency --table {input.table:q} --space {params.space:q} --classes {params.classes}"
-        " {params.options:q} --networks {params.networks} --runs {params.runs} --error {VALIDATION[error]}"
+        " {params.options:q} --networks {params.networks} --runs {params.runs}"
         " --out {output.validation:q} --plot {output.plot:q} --log {log:q}"

@@ -26,8 +26,8 @@ rule train_supernet:
         data=lambda wildcards, input: Path(input.data).parent,
         expected=expected_settings,
         settings=search_settings,
-        validation=lambda wildcards, input: [f"--validation={input.validation}"] if input.validation else [],
+        strict=strict_options,
         out=lambda wildcards, output: Path(output.supernet).parent,
     shell:
         "python -m train_supernet --data {params.data:q} --space {params.space:q} --table {input.table:q}"
-        " {params.validation:q} --largest-error {VALIDATION[error]} --expected {params.expected:q} --settings {params.settings:q} --threads {threads} --out {params.out:q} --log {log:q}"
+        " {params.strict:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads} --out {params.out:q} --log {log:q}"

@@ -48,12 +48,10 @@ def main(arguments: argparse.Namespace) -> None:
         if plot:
             from fbnet.plots import scatter  # on a device that is measured from afar, matplotlib need not be there
 
-            scatter(rows, arguments.error, f"{space.name} on {device_of(header)}", plot[0])
+            scatter(rows, f"{space.name} on {device_of(header)}", plot[0])
     log.info("%s", told)
     if "disturbed" in header:
         log.warning("The machine was disturbed: %s. Validate again when it is quiet.", header["disturbed"])
-    if found["mean_error"] > arguments.error:
-        log.warning("That is more than the %.0f %% allowed: measure again on a quiet machine.", 100 * arguments.error)
 
 
 if __name__ == "__main__":
@@ -64,7 +62,6 @@ if __name__ == "__main__":
     add_options(parser)
     parser.add_argument("--networks", type=int, default=32, help="number of random networks")
     parser.add_argument("--runs", type=int, default=8, help="timed rounds over them, each of two times")
-    parser.add_argument("--error", type=float, default=0.1, help="mean error from which on to warn")
     parser.add_argument("--out", type=Path, required=True, help="the validation to write (TSV)")
     parser.add_argument("--plot", type=Path, help="scatter plot to write (.svg, .png, .pdf)")
     run(parser, main)

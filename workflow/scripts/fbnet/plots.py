@@ -39,15 +39,15 @@ def heat_map(table: LatencyTable, title: str, path: Path) -> None:
     _save(figure, path)
 
 
-def scatter(networks: Sequence[dict], allowed: float, title: str, path: Path) -> None:
-    """Predicted against measured latencies, with the line of equality and a band of ± `allowed` around it.
+def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
+    """Predicted against measured latencies, with the line of equality and a band of ± 10 % around it.
 
     `networks` are the rows of a validation: `drawn`, `predicted_us`, `measured_us`, `first_us`, `second_us`.
     """
     figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
     every = [row[key] / 1000 for row in networks for key in ("predicted_us", "measured_us")]
     ends = np.array([min(every) * 0.96, max(every) * 1.04])
-    axes.fill_between(ends, ends * (1 - allowed), ends * (1 + allowed), color="0.92", label=f"within {allowed:.0%}", lw=0)
+    axes.fill_between(ends, ends * 0.9, ends * 1.1, color="0.92", label="within 10 %", lw=0)
     axes.plot(ends, ends, color="0.6", lw=0.8, label="predicted = measured")
     for drawn, (marker, colour) in _MARKERS.items():
         rows = [row for row in networks if row["drawn"] == drawn]
