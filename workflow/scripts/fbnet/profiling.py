@@ -21,7 +21,8 @@ from fbnet.target import Target
 from fbnet.torch_engine import GraphEngine, TorchEngine, check
 
 LEAST_RUNS = 10  # no cell is done before
-UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache
+UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
+AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
 NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
 WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
 _ROUNDS_BETWEEN_LOOKS = 4
@@ -151,7 +152,8 @@ def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Ca
 def warm_us(network) -> float:
     """µs of one inference after others of the same network."""
     for _ in range(UNTIMED):
-        network.time()
+        if network.time() > AT_REST_US:
+            break
     return network.time()
 
 
