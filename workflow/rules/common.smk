@@ -162,7 +162,7 @@ def only_profiling():
 
 
 def final_files(wildcards):
-    """What the plain call makes: all definitions, models, and reports of the tables that they rest on; the latency tables alone where only profiling is asked for."""
+    """What the plain call makes: definitions, models, and reports of their tables; tables alone where only these are asked for."""
     if only_profiling():
         return TABLES
     plots = [f"{RESULTS}/latency/{target}.svg" for target in USED]
