@@ -1,26 +1,16 @@
 """The stochastic supernet (FBNet, section 3.3)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gumbel_softmax
+from torch.nn.utils.rnn import pad_sequence
 
 from fbnet.blocks import build
 from fbnet.latency import LatencyTable
-from fbnet.space import Cell, SearchSpace
-
-
-class MixedOperation(nn.Module):
-    """All candidates of a layer, blended: x [N, c_in, H, W], mask [candidates] → Σ mask · op(x) [N, c_out, H', W']."""
-
-    def __init__(self, cells: tuple[Cell, ...]):
-        super().__init__()
-        self.ops = nn.ModuleDict({cell.op: build(cell) for cell in cells})
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return sum(weight * op(x) for weight, op in zip(mask, self.ops.values(), strict=True))
+from fbnet.mixed import MixedOperation, pointwise
+from fbnet.space import SearchSpace
 
 
 class Supernet(nn.Module):
@@ -40,43 +30,46 @@ class Supernet(nn.Module):
         starts = [1 / len(layer) if theta_init == "uniform" else 0.0 for layer in space.layers]
         self.theta = nn.ParameterList(torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True))
         self.fixed_latency_us = sum(table.fixed_us)
-        for number, row in enumerate(table.operators_us):
-            self.register_buffer(f"latency_us_{number}", torch.tensor(row, dtype=torch.float32), persistent=False)
+        rows = [torch.tensor(row, dtype=torch.float32) for row in table.operators_us]
+        self.register_buffer("latencies_us", pad_sequence(rows, batch_first=True), persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # Training normalises by the batch. Running statistics would mix all paths: whoever cuts out a network
+                # estimates them anew.
+                module.track_running_stats = False
 
-    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Images [N, 3, H, W] → (logits [N, classes], expected latency in µs); one Gumbel draw serves the batch."""
-        latency_us = torch.full((), self.fixed_latency_us, device=x.device)
+    def forward(self, x: Tensor, masks: Tensor, chosen: Sequence[int] | None = None) -> Tensor:
+        """Images [N, 3, H, W] → logits [N, classes]: all candidates, weighed by masks [layers, candidates].
+
+        With `chosen`, a number for each layer, only that candidate is computed.
+        """
         x = self.stem(x)
-        for number, (layer, theta) in enumerate(zip(self.layers, self.theta, strict=True)):
-            mask = gumbel_softmax(theta, temperature)
-            x = layer(x, mask)
-            latency_us = latency_us + (mask * self.get_buffer(f"latency_us_{number}")).sum()
-        return self.classifier(self.dropout(self.head(x))), latency_us
+        for number, layer in enumerate(self.layers):
+            x = layer(x, masks[number], None if chosen is None else [chosen[number]])
+        conv, *rest = self.head  # of 1×1, which is a matrix product, and faster as one
+        x = pointwise(x, conv.weight.flatten(1)) if conv.bias is None else conv(x)
+        for module in rest:
+            x = module(x)
+        return self.classifier(self.dropout(x))
+
+    def logits(self) -> Tensor:
+        """Theta as one tensor [layers, candidates], −inf where a layer has fewer candidates than another."""
+        return pad_sequence(list(self.theta), batch_first=True, padding_value=-math.inf)
+
+    def latency_us(self, masks: Tensor) -> Tensor:
+        """The expected latency in µs under masks [layers, candidates] (FBNet, eq. 6)."""
+        return self.fixed_latency_us + (masks * self.latencies_us).sum()
 
     def weights(self) -> list[nn.Parameter]:
         """All parameters but theta."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("theta.")]
 
+    def learn(self, what: str) -> None:
+        """From now on training moves either "weights" or "theta"; the other gets no gradient."""
+        for parameter in self.weights():
+            parameter.requires_grad_(what == "weights")
+        self.theta.requires_grad_(what == "theta")
+
     def architecture(self) -> tuple[str, ...]:
         """The most probable operator of each layer."""
         return tuple(layer[int(theta.argmax())].op for layer, theta in zip(self.space.layers, self.theta, strict=True))
-
-
-@contextmanager
-def learning(supernet: Supernet, what: str) -> Iterator[None]:
-    """Within it, training moves either "weights" (with the BN statistics) or "theta", and leaves the other without gradient."""
-    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
-    for parameter in supernet.weights():
-        parameter.requires_grad_(what == "weights")
-    for parameter in supernet.theta:
-        parameter.requires_grad_(what == "theta")
-    for norm in norms:
-        # In training mode without tracking, a batch is normalised by its own statistics and the running ones stay put.
-        norm.track_running_stats = what == "weights"
-    supernet.train()
-    try:
-        yield
-    finally:
-        supernet.requires_grad_(True)
-        for norm in norms:
-            norm.track_running_stats = True
