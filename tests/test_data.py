@@ -13,12 +13,10 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from conftest import SHARED, needs_shared
-from fbnet.batches import Batches, crop, random_flip, split
-from fbnet.dataset import ARRAYS, FILES, read_dataset, writing
+from fbnet.dataset import FILES, read_dataset
 from fbnet.errors import InputError
 
 
@@ -261,66 +259,3 @@ def test_the_real_cifar10_has_its_known_statistics(script, tmp_path):
     assert np.allclose(dataset.std, (0.2470, 0.2435, 0.2616), atol=0.01)  # the reference's 0.2023, ... are wrong
     assert np.bincount(dataset.train_labels).tolist() == [300] * 10
     assert json.loads((tmp_path / "c/dataset.json").read_text())["train"] == 3000
-
-
-# Batches
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    rng = np.random.default_rng(0)
-    with writing(tmp_path / "d", "noise", ["a", "b"], {}) as paths:
-        for name in ARRAYS:
-            if name.endswith("images"):
-                np.save(paths[name], rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8))
-            else:
-                np.save(paths[name], np.arange(50) % 2)
-    return read_dataset(tmp_path / "d")
-
-
-def test_theta_never_sees_the_weights_images():
-    weights, theta = split(1000, 0.8, seed=5)
-    assert len(weights) == 800
-    assert sorted([*weights, *theta]) == list(range(1000))
-    assert split(1000, 0.8, seed=6)[0].tolist() != weights.tolist()
-
-
-def test_training_batches_are_a_permutation_that_follows_from_the_seed(dataset):
-    batches = Batches(dataset, np.arange(50), 10, torch.device("cpu"))
-    seen = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        seen.append(torch.cat([images for images, _ in batches.training(crop_padding=2, flip=True)]))
-    assert torch.equal(seen[0], seen[1])
-    assert not torch.equal(seen[0], seen[2])
-    torch.manual_seed(0)
-    unaugmented = torch.cat([images for images, _ in batches.training(crop_padding=0, flip=False)])
-    plain = torch.cat([images for images, _ in batches.plain()])
-    assert sorted(unaugmented.sum((1, 2, 3)).tolist()) == pytest.approx(sorted(plain.sum((1, 2, 3)).tolist()))
-    assert len(Batches(dataset, np.arange(50), 20, torch.device("cpu"))) == 2  # the last, smaller batch is left out
-
-
-def test_images_are_normalised(dataset):
-    images, labels = next(Batches(dataset, np.arange(50), 50, torch.device("cpu")).plain())
-    assert images.shape == (50, 3, 8, 8)
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
-    assert torch.allclose(images.std((0, 2, 3)), torch.ones(3), atol=1e-3)
-    assert labels.tolist() == dataset.train_labels.tolist()
-
-
-def test_crop_takes_a_window_of_the_padded_image():
-    torch.manual_seed(0)
-    image = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(200, 3, 8, 8)
-    cropped = crop(image, 2)
-    padded = torch.nn.functional.pad(image[:1], (2, 2, 2, 2))
-    windows = {(t, s): padded[0, :, t : t + 8, s : s + 8] for t in range(5) for s in range(5)}
-    found = [next(key for key, window in windows.items() if torch.equal(window, one)) for one in cropped]
-    assert set(found) == set(windows)
-
-
-def test_flip_mirrors_about_half():
-    torch.manual_seed(0)
-    image = torch.arange(8).expand(1000, 3, 4, 8)
-    mirrored = (random_flip(image)[:, 0, 0, 0] == 7).float()
-    assert 0.45 < mirrored.mean() < 0.55

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,11 +20,15 @@ from fbnet import checkpoint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
+from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
 from fbnet.loss import make_loss, paper_loss
+from fbnet.memory import bytes_per_image
+from fbnet.runtime import StopRequest
 from fbnet.sampling import draw
-from fbnet.search import Search, Settings, learning_rate_at, temperature_at
+from fbnet.search import Search
+from fbnet.settings import Settings, learning_rate_at, temperature_at
 from fbnet.sources import prepare_digits
-from fbnet.supernet import Supernet, learning
+from fbnet.supernet import Supernet
 
 SETTINGS = {
     "seed": 3,
@@ -31,6 +36,8 @@ SETTINGS = {
     "warmup_epochs": 1,
     "batch_size": 64,
     "weight_share": 0.8,
+    "sampling": "soft",
+    "draws_per_batch": 1,
     "theta_init": "zeros",
     "weights": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
     "theta": {"lr": 0.05, "weight_decay": 5e-4},
@@ -38,6 +45,9 @@ SETTINGS = {
     "loss": {"form": "paper", "alpha": 0.2, "beta": 0.6},
     "augment": {"crop_padding": 1, "flip": True},
     "keep": "last",
+    "gpu": 1,
+    "precision": "auto",
+    "compile": False,
 }
 
 
@@ -57,25 +67,44 @@ def test_theta_starts_with_equal_chances(tiny, tiny_table, init, value):
 
 def test_expected_latency_has_stem_and_head_and_weighs_the_candidates(tiny, tiny_table):
     supernet = Supernet(tiny, 10, tiny_table, "zeros")
-    _, latency_us = supernet(torch.zeros(2, 3, 16, 16), temperature=1e9)  # so hot that all masks are uniform
+    latency_us = supernet.latency_us(supernet.logits().softmax(1))
     expected = sum(tiny_table.fixed_us) + sum(sum(row) / len(row) for row in tiny_table.operators_us)
     assert latency_us.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("chosen", [None, [1, 0, 3]], ids=["soft", "single path"])
 @pytest.mark.parametrize("what", ["weights", "theta"])
-def test_a_phase_moves_what_it_trains_and_nothing_else(tiny, tiny_table, what):
+def test_a_phase_moves_what_it_trains_and_nothing_else(tiny, tiny_table, what, chosen):
     torch.manual_seed(0)
     supernet = Supernet(tiny, 10, tiny_table)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
-    with learning(supernet, what):
-        logits, latency_us = supernet(torch.randn(8, 3, 16, 16), 1.0)
-        paper_loss(0.2, 0.6)(logits.square().mean(), latency_us).backward()
-        for name, parameter in supernet.named_parameters():
-            assert (parameter.grad is not None) == (name.startswith("theta.") == (what == "theta")), name
-    changed = {name for name, value in supernet.state_dict().items() if not torch.equal(value, before[name])}
-    norms = {name for name in before if "running_" in name or "num_batches" in name}
-    assert changed == (norms if what == "weights" else set())
-    assert all(parameter.requires_grad for parameter in supernet.parameters())
+    supernet.learn(what)
+    supernet.train()
+    masks = supernet.logits().softmax(1)
+    masks = hard_masks(masks, chosen) if chosen else masks
+    logits = supernet(torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last), masks, chosen)
+    paper_loss(0.2, 0.6)(logits.square().mean(), supernet.latency_us(masks)).backward()
+    for name, parameter in supernet.named_parameters():
+        on_path = (
+            not chosen
+            or not name.startswith("layers")
+            or any(
+                name.startswith(f"layers.{number}.ops.{tiny.layers[number][choice].op}.") for number, choice in enumerate(chosen)
+            )
+        )
+        assert (parameter.grad is not None) == (name.startswith("theta.") == (what == "theta") and on_path), name
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())  # no norm keeps statistics
+
+
+def test_draws_follow_theta():
+    logits, generator = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]]), torch.Generator().manual_seed(0)
+    noise = gumbel_noise((20_000, 1, 4), generator)
+    drawn = np.bincount([winners(logits, draw)[0] for draw in noise], minlength=4) / 20_000
+    assert drawn == pytest.approx(logits.softmax(1)[0].tolist(), abs=0.01)
+    # the same noise, cold: the soft mask is nearly the winner's
+    cold = soft_masks(logits.expand(20_000, 4), noise[:, 0], 0.01)
+    assert torch.equal(cold.argmax(1), (logits + noise[:, 0]).argmax(1))
+    assert torch.allclose(cold.sum(1), torch.ones(20_000))
 
 
 def test_beta_trades_accuracy_for_latency():
@@ -153,12 +182,12 @@ def test_sampling(tiny):
     assert sum(math.exp(p) for _, p in everything) == pytest.approx(1)
 
 
-def train(digits, table, out, settings=SETTINGS):
+def train(digits, table, out, settings=SETTINGS, *options):
     """The command that trains, with one thread: its sums have one order."""
     return [
         *(sys.executable, str(ROOT / "workflow/scripts/train_supernet.py")),
         *("--data", str(digits), "--space", str(SPACES / "tiny.yaml"), "--table", str(table), "--threads", "1"),
-        *("--settings", json.dumps(settings), "--out", str(out), "--log", str(out.with_suffix(".log"))),
+        *("--settings", json.dumps(settings), "--out", str(out), "--log", str(out.with_suffix(".log")), *options),
     ]
 
 
@@ -210,24 +239,36 @@ def test_the_kept_epoch_may_be_the_best(digits, table, tmp_path):
     assert supernet["top1"] == pytest.approx(judged.top1[supernet["epoch"]], rel=1e-4)
 
 
-def test_killed_twice_it_ends_with_the_same_theta_and_weights(digits, table, trained, tmp_path):
-    out = tmp_path / "search"
-    for kills in (1, 2):
-        process = subprocess.Popen(train(digits, table, out), stderr=subprocess.DEVNULL)
-        while process.poll() is None and f"epoch   {kills} weights" not in read(out.with_suffix(".log")):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert (out / "checkpoint.pt").exists()
-        assert not (out / "supernet.pt").exists()
-    subprocess.run(train(digits, table, out), check=True, timeout=300, capture_output=True)
-    assert "Resuming after epoch 1 " in read(out.with_suffix(".log"))
-    assert not (out / "checkpoint.pt").exists()
+@pytest.mark.parametrize("sampling", ["soft", "single_path"])
+def test_stopped_anywhere_it_ends_with_the_same_theta_and_weights(digits, table, tmp_path, sampling):
+    """One SIGKILL and one SIGTERM at random moments; with STOPS=10 in the environment ten and three."""
+    stops = int(os.environ.get("STOPS", 1))
+    settings = SETTINGS | {"sampling": sampling, "epochs": 4 * stops + 2}
+    trained, out = tmp_path / "whole", tmp_path / "search"
+    subprocess.run(train(digits, table, trained, settings), check=True, timeout=900, capture_output=True)
+    rng = random.Random(sampling)
+    command = train(digits, table, out, settings, "--checkpoint-minutes", "0.001")
+    signals = [signal.SIGKILL] * stops + [signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM][: max(1, 3 * stops // 10)]
+    rng.shuffle(signals)
+    for number in signals:
+        before = len(read(out.with_suffix(".log")))
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and "networks take" not in read(out.with_suffix(".log"))[before:]:
+            time.sleep(0.01)
+        time.sleep(0.1 + rng.random())
+        process.send_signal(number)
+        assert process.wait() == (-9 if number == signal.SIGKILL else 75)
+    subprocess.run(command, check=True, timeout=900, capture_output=True)
+    assert "Resuming in epoch" in read(out.with_suffix(".log"))
+    assert not list(out.glob("*checkpoint*"))
     whole, resumed = (torch.load(folder / "supernet.pt", weights_only=True) for folder in (trained, out))
     assert all(map(torch.equal, whole["theta"], resumed["theta"]))
     assert whole["weights"].keys() == resumed["weights"].keys()
     assert all(torch.equal(value, resumed["weights"][name]) for name, value in whole["weights"].items())
     assert (out / "theta.tsv").read_bytes() == (trained / "theta.tsv").read_bytes()
+    columns = ["epoch", "phase", "loss", "ce", "latency_us", "top1", "top5"]
+    histories = [pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (trained, out)]
+    pd.testing.assert_frame_equal(*histories)
 
 
 def read(path):
@@ -237,7 +278,7 @@ def read(path):
 def test_the_test_set_is_not_touched(digits, tiny_table, tmp_path):
     dataset = dataclasses.replace(read_dataset(digits), test_images=None, test_labels=None)
     search = Search(dataset, tiny_table, Settings.of(SETTINGS | {"epochs": 2}), torch.device("cpu"))
-    search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard")
+    search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
     assert search.epoch == 2
 
 
@@ -252,16 +293,24 @@ def test_no_more_threads_than_cores():
 
 def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, caplog):
     path, run = tmp_path / "checkpoint.pt", checkpoint.fingerprint(settings={"alpha": 0.2}, code={"a.py": "1"})
-    checkpoint.save(path, run, {"epoch": 3})
-    assert checkpoint.load(path, run) == {"epoch": 3}
+    for epoch in (1, 2, 3):
+        checkpoint.save(path, run, {"epoch": epoch})
+        assert checkpoint.load(path, run) == {"epoch": epoch}
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.previous.pt", "checkpoint.pt"]
     other = checkpoint.fingerprint(settings={"alpha": 0.3}, code={"a.py": "1"})
     with caplog.at_level("INFO"):
         assert checkpoint.load(path, other) is None
         path.write_bytes(path.read_bytes()[:100])
-        assert checkpoint.load(path, run) is None
+        assert checkpoint.load(path, run) == {"epoch": 2}  # of the one before
+        path.unlink()  # as between the two renames of a save
+        assert checkpoint.load(path, run) == {"epoch": 2}
     assert "other settings" in caplog.text
     assert "broken" in caplog.text
-    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+    (tmp_path / ".checkpoint.pt.killed.pt").touch()  # as a kill within a save leaves it
+    checkpoint.load(path, run)
+    assert os.listdir(tmp_path) == ["checkpoint.previous.pt"]
+    checkpoint.delete(path)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +318,14 @@ def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, ca
     [
         ({"batch_size": 300}, "only 287 training images are left for theta"),
         ({"loss": {"form": "target", "target_us": 1.0, "weight": 1.0}}, "loss.target_us is 1"),
-        ({"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}}, "the loss is nan in epoch 0"),
+        (
+            {"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}},
+            "no longer finite in epoch 0, phase weights, step 1: lower search.weights.lr; there is no checkpoint yet",
+        ),
+        ({"theta": {"lr": 1e38, "weight_decay": 0.0}}, "phase theta, step 0: lower search.theta.lr; the checkpoint"),
+        ({"draws_per_batch": 3}, "search.batch_size is 64, but is divided into 3 parts"),
+        ({"draws_per_batch": 2, "gpu": 3}, "one must be a multiple"),
+        ({"sampling": "single_path", "compile": True}, "set it to false"),
     ],
 )
 def test_training_that_cannot_work_ends_in_a_sentence(digits, table, tmp_path, change, message):
@@ -277,3 +333,15 @@ def test_training_that_cannot_work_ends_in_a_sentence(digits, table, tmp_path, c
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_want_of_memory_is_a_sentence_with_a_batch_size_that_fits(digits, tiny_table, tmp_path, monkeypatch):
+    search = Search(read_dataset(digits), tiny_table, Settings.of(SETTINGS), torch.device("cpu"))
+    masks = search.supernet.logits().softmax(1)
+    per_image = bytes_per_image(search.supernet, masks, None)
+    assert bytes_per_image(search.supernet, masks, [0, 0, 0]) < 0.5 * per_image
+    monkeypatch.setattr("fbnet.search.free_bytes", lambda device: 35 * per_image)
+    monkeypatch.setattr(search, "_step", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(InputError, match="batch_size is 64, which does not fit into the memory of cpu: about 32 would") as error:
+        search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    assert error.value.__context__ is None

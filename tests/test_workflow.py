@@ -84,6 +84,8 @@ def test_nothing_to_do_after_touch_or_move(copy_of_finished):
         ("supernet", TRAIN_AND_BELOW),
         ("search", TRAIN_AND_BELOW),
         ("batches", TRAIN_AND_BELOW),
+        ("mixed", TRAIN_AND_BELOW),
+        ("settings", TRAIN_AND_BELOW),
         ("operators", ALL - {"download_cifar"}),
         ("blocks", ALL - {"download_cifar"}),
         ("profiling", ALL - {"download_cifar"}),
@@ -116,6 +118,8 @@ def test_an_edit_reruns_whoever_uses_the_module(copy_of_finished, module, rules)
         (with_settings(validation__networks=5), {"validate_latency"}),
         (with_settings(validation__error=0.2), set()),
         (with_settings(new_measurement="refuse"), set()),
+        (with_settings(checkpoint_minutes=1), set()),
+        (with_settings(search__sampling="single_path"), TRAIN_AND_BELOW),
         (with_settings(sample__count=5), SAMPLE_AND_BELOW),
         (with_settings(dataset__checksum=None), set()),  # of another data set
         (with_settings(searches__second={"seed": 1}), TRAIN_AND_BELOW),
@@ -130,6 +134,8 @@ def test_an_edit_reruns_whoever_uses_the_module(copy_of_finished, module, rules)
         "networks",
         "error",
         "decision",
+        "checkpoints",
+        "sampling",
         "samples",
         "other data",
         "another search",
@@ -264,7 +270,7 @@ def test_killed_in_training_the_next_call_goes_on(copy_of_finished):
     assert workflow("--unlock").returncode == 0
     done = workflow(trained)
     assert done.returncode == 0, done.stdout
-    assert "Resuming after epoch" in done.stdout
+    assert "Resuming in epoch" in done.stdout
     history = pd.read_csv(workflow.folder / "results/search/first/history.tsv", sep="\t")
     assert sorted(history.epoch.unique()) == list(range(15))
     assert not checkpoint.exists()

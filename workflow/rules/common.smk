@@ -34,10 +34,10 @@ DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
 
 # Every shell command finds the scripts as modules and, unless --sdm conda brings its own, the python that runs Snakemake,
 # also where that is not on PATH. Neither is part of a rule's text: a checkout that moves reruns nothing; nor is what to do
-# with a new measurement: another wish measures nothing again.
+# with a new measurement, or how often to save: another wish measures and trains nothing again.
 bin_folder = "" if workflow.deployment_settings.deployment_method else f"{Path(sys.executable).parent}:"
 exports = f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; '
-shell.prefix(f"{exports}NEW_MEASUREMENT={CONFIG['new_measurement']}; ")
+shell.prefix(f"{exports}NEW_MEASUREMENT={CONFIG['new_measurement']} CHECKPOINT_MINUTES={CONFIG['checkpoint_minutes']}; ")
 
 TARGET_KEYS = Target.__dataclass_fields__
 USED = sorted({search["target"] for search in CONFIG["searches"].values()})

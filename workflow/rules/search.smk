@@ -19,7 +19,7 @@ rule train_supernet:
         "../envs/fbnet.yaml"
     threads: 8
     resources:
-        gpu=1,
+        gpu=lambda wildcards: CONFIG["searches"][wildcards.search]["gpu"],
     params:
         code=code("train_supernet.py"),
         space=json_of(SPACE.definition),
@@ -30,4 +30,5 @@ rule train_supernet:
         out=lambda wildcards, output: Path(output.supernet).parent,
     shell:
         "python -m train_supernet --data {params.data:q} --space {params.space:q} --table {input.table:q}"
-        " {params.strict:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads} --out {params.out:q} --log {log:q}"
+        " {params.strict:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads}"
+        " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"

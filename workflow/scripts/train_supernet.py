@@ -2,24 +2,35 @@
 """Search: train a supernet's weights and theta, from the last checkpoint of the same settings, code and inputs if any."""
 
 import argparse
+import logging
+import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
 
-from fbnet.checkpoint import fingerprint
+from fbnet.checkpoint import delete, fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes, file_hash, versions
-from fbnet.runtime import log, replacing, run
-from fbnet.search import Search, Settings
+from fbnet.ranks import Ranks, launch
+from fbnet.runtime import StopRequest, log, replacing, run
+from fbnet.search import Search
+from fbnet.settings import Settings
 from fbnet.space import read_mapping, read_space
 
 
 def main(arguments: argparse.Namespace) -> None:
-    settings = read_mapping(arguments.settings, "settings")
+    with StopRequest() as stop:
+        train(arguments, stop)
+
+
+def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    values = read_mapping(arguments.settings, "settings")
+    settings = Settings.of(values)
     space = read_space(arguments.space)
     dataset = read_dataset(arguments.data)
     if dataset.train_images.shape[1] != space.resolution:
@@ -31,25 +42,32 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.validation:
         _refuse_bad(arguments.table, read_header(arguments.validation), arguments.largest_error)
     inputs = {
-        "settings": settings,
+        "settings": values,
         "space": space.definition,
         "table_sha256": file_hash(arguments.table),
         "data_sha256": file_hash(arguments.data / "dataset.json"),
         "code": code_hashes(Path(__file__)),
     }
-    search = Search(dataset, table, Settings.of(settings), choose_device(arguments.threads))
+    if settings.gpu > 1 and "RANK" not in os.environ:
+        sys.exit(launch(settings.gpu))
+    ranks = Ranks()
+    if not ranks.is_first:
+        log.setLevel(logging.CRITICAL)  # what one has to say, the others have too
+    search = Search(dataset, table, settings, choose_device(arguments.threads, ranks.count), ranks)
     log.info(
         "%s: %d images for the weights, %d for theta; networks take %.0f to %.0f µs.",
         *(
             dataset.name,
-            len(search.weight_batches.indices),
-            len(search.theta_batches.indices),
+            len(search.batches["weights"].indices),
+            len(search.batches["theta"].indices),
             table.least_us,
             table.most_us,
         ),
     )
     checkpoint = arguments.out / "checkpoint.pt"
-    search.run(checkpoint, fingerprint(**inputs), arguments.out / "tensorboard")
+    search.run(checkpoint, fingerprint(**inputs), arguments.out / "tensorboard", arguments.checkpoint_minutes, stop)
+    if not ranks.is_first:
+        return
 
     found = search.result()
     environment = {"versions": versions(), "host": platform.node(), "device": str(search.device)}
@@ -58,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
         torch.save(found | {"classes": list(dataset.classes)} | inputs | environment, supernet)
         search.theta_rows().to_csv(theta, sep="\t", index=False, float_format="%.6f")
         search.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
-    checkpoint.unlink()
+    delete(checkpoint)
     log.info(
         "Found (argmax of epoch %d): %s; %.0f µs predicted, %.2f %% on theta's images inside the supernet.",
         *(found["epoch"], " ".join(found["ops"]), table.predict(found["ops"]), 100 * found["top1"]),
@@ -84,5 +102,6 @@ if __name__ == "__main__":
     parser.add_argument("--expected", default="{}", help="settings that the table must not contradict: a YAML file, or JSON")
     parser.add_argument("--settings", required=True, help="settings of the search: a YAML file, or JSON")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints within an epoch")
     parser.add_argument("--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/")
     run(parser, main)

@@ -9,6 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from fbnet.errors import InputError
+from fbnet.settings import Settings
 from fbnet.space import SearchSpace, read_space
 from fbnet.target import Target
 
@@ -117,6 +118,10 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         )
     if search["loss"]["form"] == "target" and search["loss"]["target_us"] is None:
         raise InputError(f"{where}: loss.target_us is not set, but loss.form 'target' needs it: give a latency in µs")
+    try:
+        Settings.of({key: value for key, value in search.items() if key != "target"})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
     share = search["weight_share"]
     smaller = min(round(images * share), images - round(images * share)) if math.isfinite(images) else images

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -12,10 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fbnet.errors import InputError
+from fbnet.errors import InputError, Stopped
 
 log = logging.getLogger("fbnet")
 _progress_log = logging.getLogger("fbnet.progress")
+
+STOPPED = 75  # exit code of a program that was asked to stop and saved its state (EX_TEMPFAIL of sysexits.h: try again)
 
 
 class _Console(logging.Handler):
@@ -57,12 +60,35 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     except (InputError, OSError) as error:  # a full disk or a missing permission is no fault of the program either
         log.error("%s: %s", parser.prog.removesuffix(".py"), error)
         sys.exit(1)
+    except Stopped as reason:
+        log.warning("%s", reason)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         log.error("interrupted")
         sys.exit(130)
     except Exception:
         log.exception("%s stopped by a fault of the program", parser.prog)
         sys.exit(2)
+
+
+class StopRequest:
+    """Within it, SIGTERM, SIGUSR1 (what clusters send before the time is up) and Ctrl-C are only noted, in `signal`."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+    def __init__(self):
+        self.signal: str | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        self.signal = signal.Signals(number).name
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """The search: train the supernet's weights and theta in turn (FBNet, section 3.3)."""
 
-import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,61 +16,43 @@ from torch.utils.tensorboard import SummaryWriter
 from fbnet import checkpoint
 from fbnet.batches import Batches, split
 from fbnet.dataset import Dataset
-from fbnet.errors import InputError
+from fbnet.device import free_bytes
+from fbnet.errors import InputError, Stopped
+from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
 from fbnet.latency import LatencyTable
 from fbnet.loss import make_loss
+from fbnet.memory import bytes_per_image
+from fbnet.metrics import Means
 from fbnet.network import cut_out
-from fbnet.runtime import Progress, log
-from fbnet.supernet import Supernet, learning
+from fbnet.ranks import Ranks
+from fbnet.runtime import Progress, StopRequest, log
+from fbnet.settings import Settings, learning_rate_at, temperature_at
+from fbnet.supernet import Supernet
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a search; what they mean stands in config.yaml, under `search`."""
-
-    seed: int
-    epochs: int
-    warmup_epochs: int
-    batch_size: int
-    weight_share: float
-    theta_init: str
-    weights: dict
-    theta: dict
-    temperature: dict
-    loss: dict
-    augment: dict
-    keep: str
-
-    @classmethod
-    def of(cls, values: dict) -> "Settings":
-        """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if values.keys() != names:
-            wrong = ", ".join(sorted(names ^ values.keys()))
-            raise InputError(f"the settings of a search are {', '.join(sorted(names))}; wrong or missing: {wrong}")
-        return cls(**values)
-
-
-def temperature_at(epoch: int, epochs: int, start: float, decay: float) -> float:
-    """The Gumbel-softmax temperature: from `start` in epoch 0 to start · exp(−decay) in the last, whatever the run's length."""
-    return start * math.exp(-decay * epoch / max(epochs - 1, 1))
-
-
-def learning_rate_at(epoch: int, epochs: int, start: float) -> float:
-    """Cosine from `start` towards 0 (Loshchilov & Hutter 2017, without restarts)."""
-    return start * (1 + math.cos(math.pi * epoch / epochs)) / 2
+RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; larger sets stream
 
 
 class Search:
-    """A supernet in training with all that goes on from epoch to epoch; `state` is all that a checkpoint sees."""
+    """A supernet in training with all that goes on from step to step; `state` is all that a checkpoint sees.
 
-    def __init__(self, dataset: Dataset, table: LatencyTable, settings: Settings, device: torch.device):
-        self.settings, self.table, self.device = settings, table, device
+    Everything random follows from the seed and the place in the run (epoch, phase, step): there is no generator to save.
+    """
+
+    def __init__(
+        self, dataset: Dataset, table: LatencyTable, settings: Settings, device: torch.device, ranks: Ranks | None = None
+    ):
+        self.settings, self.table, self.device, self.ranks = settings, table, device, ranks or Ranks()
         self.loss = make_loss(settings.loss, table.least_us, table.most_us)
         self.classes = len(dataset.classes)
+        share = settings.batch_size // self.ranks.count
+        part = slice(self.ranks.rank * share, (self.ranks.rank + 1) * share)
+        resident = dataset.train_images.nbytes <= RESIDENT_SHARE * free_bytes(device)
         halves = split(len(dataset.train_labels), settings.weight_share, settings.seed)
-        self.weight_batches, self.theta_batches = (Batches(dataset, half, settings.batch_size, device) for half in halves)
-        for name, batches in (("weights", self.weight_batches), ("theta", self.theta_batches)):
+        self.batches = {
+            name: Batches(dataset, half, settings.batch_size, device, resident, part)
+            for name, half in zip(("weights", "theta"), halves, strict=True)
+        }
+        for name, batches in self.batches.items():
             if not len(batches):
                 raise InputError(
                     f"search.batch_size is {settings.batch_size}, but only {len(batches.indices)} training images are left "
@@ -81,14 +61,21 @@ class Search:
         torch.manual_seed(settings.seed)
         self.supernet = Supernet(table.space, self.classes, table, settings.theta_init)
         self.supernet.to(device, memory_format=torch.channels_last)
+        self.forward = self.supernet
         weights, theta = settings.weights, settings.theta
         self.optimizers = {
             "weights": torch.optim.SGD(
-                self.supernet.weights(), weights["lr"], momentum=weights["momentum"], weight_decay=weights["weight_decay"]
+                self.supernet.weights(),
+                **{"lr": weights["lr"], "momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
+                fused=True,
             ),
-            "theta": torch.optim.Adam(self.supernet.theta, theta["lr"], weight_decay=theta["weight_decay"]),
+            "theta": torch.optim.Adam(self.supernet.theta, theta["lr"], weight_decay=theta["weight_decay"], fused=True),
         }
-        self.epoch = 0
+        # The fused optimiser takes all momenta or none; with a single path, only some weights have a gradient.
+        for parameter in self.supernet.weights():
+            self.optimizers["weights"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.epoch, self.phase, self.step = 0, "weights", 0
+        self.means, self.seconds = Means(device), 0.0
         self.history: list[dict] = []
         self.thetas: list[list[Tensor]] = []
         self.best: dict = {}
@@ -96,108 +83,256 @@ class Search:
     @property
     def state(self) -> dict:
         return {
-            "epoch": self.epoch,
+            **{"epoch": self.epoch, "phase": self.phase, "step": self.step},
+            **{"means": self.means.state(self.ranks), "seconds": self.seconds},
             "supernet": self.supernet.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "history": self.history,
-            "thetas": self.thetas,
-            "best": self.best,
+            **{"history": self.history, "thetas": self.thetas, "best": self.best},
         }
 
     @state.setter
     def state(self, state: dict) -> None:
-        self.epoch, self.history, self.thetas, self.best = (state[k] for k in ("epoch", "history", "thetas", "best"))
+        self.epoch, self.phase, self.step, self.seconds = (state[key] for key in ("epoch", "phase", "step", "seconds"))
+        self.means = Means(self.device, **state["means"]) if self.ranks.is_first else Means(self.device)
+        self.history, self.thetas, self.best = (state[key] for key in ("history", "thetas", "best"))
         self.supernet.load_state_dict(state["supernet"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
 
-    def run(self, checkpoint_path: Path, fingerprint: str, tensorboard: Path) -> None:
-        """Train to the last epoch, from the checkpoint of this fingerprint if there is one; a checkpoint after each epoch."""
+    def run(self, checkpoint_path: Path, fingerprint: str, tensorboard: Path, minutes: float, stop: StopRequest) -> None:
+        """Train to the last epoch, from the checkpoint of this fingerprint if there is one.
+
+        A checkpoint follows each epoch, and within it comes one after so many `minutes`. Raises Stopped after a signal,
+        when the state is saved, and InputError where training cannot go on.
+        """
+        self.checkpoint_path, self.fingerprint, self.checkpoint_s = checkpoint_path, fingerprint, 60 * minutes
         state = checkpoint.load(checkpoint_path, fingerprint)
         if state:
             self.state = state
-            log.info("Resuming after epoch %d from %s.", self.epoch - 1, checkpoint_path)
-        else:
+            log.info("Resuming in epoch %d, phase %s, after step %d.", self.epoch, self.phase, self.step)
+        elif self.ranks.is_first:
             shutil.rmtree(tensorboard, ignore_errors=True)
-        images = [self._images(epoch) for epoch in range(self.settings.epochs)]
-        with (
-            SummaryWriter(tensorboard, purge_step=self.epoch) as writer,
-            Progress(total=sum(images), initial=sum(images[: self.epoch]), unit="img", desc="search") as bar,
-        ):
+        if self.settings.compile:
+            self._compile()
+        self.stop, self.saved = stop, time.monotonic()
+        with ExitStack() as stack:
+            self.bar = stack.enter_context(Progress(total=self._images(), initial=self._images_seen(), unit="img", desc="search"))
+            writer = stack.enter_context(SummaryWriter(tensorboard, purge_step=self.epoch)) if self.ranks.is_first else None
             while self.epoch < self.settings.epochs:
-                bar.set_description(f"epoch {self.epoch} of 0–{self.settings.epochs - 1}", refresh=False)
-                for row in self._train_epoch(bar):
-                    _say(row, writer)
+                self.bar.set_description(f"epoch {self.epoch} of 0–{self.settings.epochs - 1}", refresh=False)
+                phases = self._phases(self.epoch)
+                for phase in phases[phases.index(self.phase) :]:
+                    self.phase = phase
+                    row = self._judge_argmax() if phase == "argmax" else self._train()
                     self.history.append(row)
+                    self.step, self.means, self.seconds = 0, Means(self.device), 0.0
+                    if writer:
+                        _say(row, writer)
                 self.thetas.append([theta.detach().cpu().clone() for theta in self.supernet.theta])
                 self._keep_best(self.history[-1])
-                self.epoch += 1
-                checkpoint.save(checkpoint_path, fingerprint, self.state)
+                self.epoch, self.phase = self.epoch + 1, "weights"
+                self._save()
 
-    def _images(self, epoch: int) -> int:
-        """How many training images an epoch sees."""
-        steps = len(self.weight_batches) + (len(self.theta_batches) if epoch >= self.settings.warmup_epochs else 0)
-        return steps * self.settings.batch_size
+    def _phases(self, epoch: int) -> list[str]:
+        return ["weights", "theta", "argmax"] if epoch >= self.settings.warmup_epochs else ["weights", "argmax"]
 
-    def _train_epoch(self, bar: Progress) -> Iterator[dict]:
-        """The phases of an epoch, a row of the history each. Everything random follows from seed and epoch."""
-        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, self.epoch]).generate_state(1)[0]))
-        rate = learning_rate_at(self.epoch, self.settings.epochs, self.settings.weights["lr"])
-        self.optimizers["weights"].param_groups[0]["lr"] = rate
-        yield self._train("weights", self.weight_batches, bar)
-        if self.epoch >= self.settings.warmup_epochs:
-            yield self._train("theta", self.theta_batches, bar)
-        yield self._judge_argmax()
+    def _images(self) -> int:
+        """How many training images the whole run sees."""
+        return sum(self._images_in(phase) for epoch in range(self.settings.epochs) for phase in self._phases(epoch))
 
-    def _train(self, phase: str, batches: Batches, bar: Progress) -> dict:
-        start = shown = time.monotonic()
-        optimizer, augment = self.optimizers[phase], self.settings.augment
-        temperature = temperature_at(self.epoch, self.settings.epochs, **self.settings.temperature)
-        means = Means(self.device)
-        with learning(self.supernet, phase):
-            for images, labels in batches.training(augment["crop_padding"], augment["flip"]):
-                logits, latency_us = self.supernet(images, temperature)
-                ce = cross_entropy(logits, labels)
-                loss = self.loss(ce, latency_us)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                means.add(loss, ce, latency_us, logits, labels)
-                if time.monotonic() - shown > 1:  # reading the means waits for the device: once a second, not each step
-                    shown = time.monotonic()
-                    now = means.read()
-                    bar.set_postfix_str(
-                        f"{phase} loss {now['loss']:.3f} top1 {now['top1']:.1%} {now['latency_us']:.0f} µs", refresh=False
-                    )
-                bar.update(len(labels))
-        row = means.read()
-        if not math.isfinite(row["loss"]):
-            raise InputError(
-                f"the loss is {row['loss']} in epoch {self.epoch}, phase {phase}: lower search.{phase}.lr; "
-                f"the checkpoint of the epoch before is kept"
+    def _images_seen(self) -> int:
+        phases = self._phases(self.epoch)
+        before = [phase for epoch in range(self.epoch) for phase in self._phases(epoch)] + phases[: phases.index(self.phase)]
+        return sum(map(self._images_in, before)) + self.step * self.settings.batch_size
+
+    def _images_in(self, phase: str) -> int:
+        return len(self.batches[phase]) * self.settings.batch_size if phase in self.batches else 0
+
+    def _seed(self, *place: int) -> int:
+        """The seed of whatever is random at a place of this phase."""
+        phase = list(self.batches).index(self.phase)
+        return int(np.random.SeedSequence([self.settings.seed, self.epoch, phase, *place]).generate_state(1, np.uint64)[0] >> 1)
+
+    def _train(self) -> dict:
+        """The rest of a training phase, from `step` on; a row of the history."""
+        settings, batches, optimizer = self.settings, self.batches[self.phase], self.optimizers[self.phase]
+        if self.phase == "weights":
+            optimizer.param_groups[0]["lr"] = learning_rate_at(self.epoch, settings.epochs, settings.weights["lr"])
+        temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
+        generator = torch.Generator().manual_seed(self._seed(1))
+        self.host_logits = self.supernet.logits().detach().cpu()
+        noise = gumbel_noise((len(batches), settings.draws_per_batch, *self.host_logits.shape), generator)
+        drawn = noise if settings.sampling == "single_path" else None  # paths are chosen on the host
+        noise = noise.to(self.device)
+        self.supernet.learn(self.phase)
+        self.supernet.train()
+        started = shown = time.monotonic()
+        for images, labels in batches.training(self._seed(0), self.step):
+            torch.manual_seed(self._seed(2, self.step))
+            images = batches.augmented(images, **settings.augment)
+            try:
+                self._step(images, labels, temperature, noise[self.step], None if drawn is None else drawn[self.step])
+                out_of_memory = False
+            except RuntimeError as error:
+                out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+                if not out_of_memory:
+                    raise
+            if out_of_memory:  # the failed step's tensors have gone with its traceback
+                raise InputError(self._batch_that_fits())
+            self.step += 1
+            self.bar.update(settings.batch_size)
+            now = time.monotonic()
+            stop, save, show = self.ranks.any(
+                [bool(self.stop.signal), self.ranks.is_first and now - self.saved > self.checkpoint_s, now - shown > 1]
             )
-        return self._row(phase, row, optimizer.param_groups[0]["lr"], temperature, start, len(batches) * batches.batch_size)
+            if show:  # reading the means waits for the device: once a second, not each step
+                shown = now
+                means = self._read_means()
+                text = f"{self.phase} loss {means['loss']:.3f} top1 {means['top1']:.1%} {means['latency_us']:.0f} µs"
+                self.bar.set_postfix_str(text, refresh=False)
+            if stop or save:
+                self.seconds, started = self.seconds + time.monotonic() - started, time.monotonic()
+                self._save()
+            if stop:
+                raise Stopped(
+                    f"Stopped by {self.stop.signal or 'a signal'} in epoch {self.epoch}, phase {self.phase}, after step "
+                    f"{self.step}; all is saved in {self.checkpoint_path}, and the next call goes on from there."
+                )
+        means = self._read_means()
+        self.seconds += time.monotonic() - started
+        return self._row(means, optimizer.param_groups[0]["lr"], temperature, self._images_in(self.phase))
+
+    def _step(self, images: Tensor, labels: Tensor, temperature: float, noise: Tensor, host_noise: Tensor | None) -> None:
+        """One step of the optimiser: images [n, 3, H, W] are this process's part; noise [draws, layers, candidates].
+
+        With the same noise on the host, a single path is drawn from each, and only that is computed.
+        """
+        settings, ranks, optimizer = self.settings, self.ranks, self.optimizers[self.phase]
+        optimizer.zero_grad()
+        paths = []
+        if host_noise is not None:
+            if self.phase == "theta":  # while the weights learn, theta stays, and nothing waits for the device
+                self.host_logits = self.supernet.logits().detach().cpu()
+            paths = [winners(self.host_logits, draw) for draw in host_noise]
+        here = settings.parts // ranks.count
+        for number, (part, part_labels) in enumerate(zip(images.chunk(here), labels.chunk(here), strict=True)):
+            draw = (ranks.rank * here + number) * settings.draws_per_batch // settings.parts
+            masks = soft_masks(self.supernet.logits(), noise[draw], temperature)
+            chosen = paths[draw] if paths else None
+            masks = hard_masks(masks, chosen) if chosen else masks
+            with self._autocast():
+                logits = self.forward(part, masks, chosen)
+            ce = cross_entropy(logits.float(), part_labels)
+            latency_us = self.supernet.latency_us(masks)
+            loss = self.loss(ce, latency_us)
+            (loss / here).backward()
+            self.means.add(loss, ce, latency_us, logits, part_labels)
+            self.means.check(self.step, loss)
+        if self.phase == "weights" and ranks.count > 1:
+            self._complete_gradients(paths)
+        parameters = optimizer.param_groups[0]["params"]
+        ranks.average_gradients(parameters)
+        optimizer.step()
+        if self.phase == "theta":
+            self.means.check(self.step, torch.cat(list(self.supernet.theta)))
+
+    def _complete_gradients(self, paths: list[list[int]]) -> None:
+        """A zero gradient for what only other processes' paths have touched, so that all average the same parameters."""
+        for number, layer in enumerate(self.supernet.layers):
+            ops = list(layer.ops.values())
+            for parameter in (parameter for path in paths for parameter in ops[path[number]].parameters()):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
+    def _batch_that_fits(self) -> str:
+        """A sentence with a batch size that the device's memory allows, after a step for which it did not do."""
+        settings = self.settings
+        self.optimizers[self.phase].zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        masks = self.supernet.logits().softmax(dim=1)
+        chosen = masks.argmax(dim=1).tolist() if settings.sampling == "single_path" else None
+        with self._autocast():
+            images = free_bytes(self.device) / bytes_per_image(self.supernet, masks, chosen)
+        unit = max(8, settings.parts)
+        fits = min(int(images * settings.parts / self.ranks.count), settings.batch_size - 1) // unit * unit
+        hint = "" if chosen else ", and sampling: single_path needs far less"
+        return (
+            f"search.batch_size is {settings.batch_size}, which does not fit into the memory of {self.device}: "
+            f"about {max(fits, unit)} would{hint}"
+        )
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.settings.precision
+        if wanted == "auto":
+            wanted = "bfloat16" if self.device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted == "bfloat16")
+
+    def _compile(self) -> None:
+        """Let torch.compile make the supernet's forward and backward pass, or say in the log why it cannot."""
+        log.info("Compiling the supernet: minutes, unless it has been compiled before.")
+        compiled = torch.compile(
+            self.supernet, mode="reduce-overhead" if self.device.type == "cuda" else "default", dynamic=False
+        )
+        size = self.supernet.space.resolution
+        count = self.settings.batch_size // self.settings.parts
+        images = torch.zeros(count, 3, size, size, device=self.device).contiguous(memory_format=torch.channels_last)
+        try:
+            for phase in self.batches:
+                self.supernet.learn(phase)
+                masks = self.supernet.logits().softmax(dim=1)
+                with self._autocast():
+                    compiled(images, masks, None).float().sum().backward()
+            self.forward = compiled
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler raises, training can do without it
+            log.warning("torch.compile does not work here (%s); going on without it.", str(error).strip().splitlines()[0])
+        self.supernet.zero_grad()
+
+    def _read_means(self) -> dict:
+        """The means so far. Raises InputError if a step was not finite."""
+        means = self.means.read(self.ranks)
+        broken = means.pop("broken")
+        if math.isfinite(broken):
+            kept = (
+                f"the checkpoint {self.checkpoint_path} is of before"
+                if self.checkpoint_path.exists()
+                else "there is no checkpoint yet"
+            )
+            raise InputError(
+                f"loss or theta is no longer finite in epoch {self.epoch}, phase {self.phase}, step {broken:.0f}: "
+                f"lower search.{self.phase}.lr; {kept}"
+            )
+        return means
+
+    def _save(self) -> None:
+        self._read_means()  # a broken state is not saved
+        state = self.state
+        if self.ranks.is_first:
+            checkpoint.save(self.checkpoint_path, self.fingerprint, state)
+        self.saved = time.monotonic()
 
     def _judge_argmax(self) -> dict:
         """The most probable sub-network on theta's images: no noise, batch norms estimated anew for this path."""
         start = time.monotonic()
-        ops = self.supernet.architecture()
+        ops, batches = self.supernet.architecture(), self.batches["theta"]
         latency_us = torch.tensor(self.table.predict(ops), device=self.device)
-        network = cut_out(self.supernet.state_dict(), self.table.space, ops, self.classes, self.weight_batches.for_norms())
+        network = cut_out(self.supernet.state_dict(), self.table.space, ops, self.classes, batches.for_norms())
         means = Means(self.device)
         with torch.no_grad():
-            for images, labels in self.theta_batches.plain():
+            for images, labels in batches.plain():
                 logits = network(images)
                 ce = cross_entropy(logits, labels)
                 means.add(self.loss(ce, latency_us), ce, latency_us, logits, labels)
-        return self._row("argmax", means.read(), float("nan"), float("nan"), start, len(self.theta_batches.indices))
+        self.means, self.seconds = means, time.monotonic() - start
+        return self._row(self._read_means(), math.nan, math.nan, len(batches.indices))
 
-    def _row(self, phase: str, means: dict, rate: float, temperature: float, start: float, images: int) -> dict:
-        seconds = time.monotonic() - start
+    def _row(self, means: dict, rate: float, temperature: float, images: int) -> dict:
         return (
-            {"epoch": self.epoch, "phase": phase}
+            {"epoch": self.epoch, "phase": self.phase}
             | means
-            | {"lr": rate, "temperature": temperature, "images_per_s": images / seconds, "seconds": seconds}
+            | {"lr": rate, "temperature": temperature, "images_per_s": images / self.seconds, "seconds": self.seconds}
         )
 
     def _keep_best(self, judged: dict) -> None:
@@ -232,28 +367,6 @@ class Search:
     def history_rows(self) -> pd.DataFrame:
         """A row for each phase of each epoch: latency in µs, accuracies in [0, 1]."""
         return pd.DataFrame(self.history)
-
-
-class Means:
-    """Running means over images, kept on the device: loss, ce, latency_us, top1, top5 (or fewer classes)."""
-
-    NAMES = ("loss", "ce", "latency_us", "top1", "top5")
-
-    def __init__(self, device: torch.device):
-        self.sums = torch.zeros(len(self.NAMES), device=device)
-        self.count = 0
-
-    def add(self, loss: Tensor, ce: Tensor, latency_us: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch: scalars, logits [N, classes], labels [N]."""
-        with torch.no_grad():
-            ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-            hits = ranked[:, 0].float().mean(), ranked.any(dim=1).float().mean()
-            self.sums += torch.stack([loss, ce, latency_us, *hits]) * len(labels)
-            self.count += len(labels)
-
-    def read(self) -> dict[str, float]:
-        """The means so far; waits for the device."""
-        return dict(zip(self.NAMES, (self.sums / self.count).tolist(), strict=True))
 
 
 def _say(row: dict, writer: SummaryWriter) -> None:

@@ -1,0 +1,73 @@
+"""The settings of a search, and what follows from them epoch by epoch."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from fbnet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a search; what they mean stands in config.yaml, under `search`."""
+
+    seed: int
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    weight_share: float
+    sampling: str
+    draws_per_batch: int
+    theta_init: str
+    weights: dict
+    theta: dict
+    temperature: dict
+    loss: dict
+    augment: dict
+    keep: str
+    gpu: int
+    precision: str
+    compile: bool
+
+    @classmethod
+    def of(cls, values: dict) -> "Settings":
+        """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one, or sizes that do not fit."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if values.keys() != names:
+            wrong = ", ".join(sorted(names ^ values.keys()))
+            raise InputError(f"the settings of a search are {', '.join(sorted(names))}; wrong or missing: {wrong}")
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        draws, processes = sorted((self.draws_per_batch, self.gpu))
+        if processes % draws:
+            raise InputError(
+                f"search.draws_per_batch is {self.draws_per_batch} and search.gpu is {self.gpu}, but one must be a multiple "
+                f"of the other"
+            )
+        if self.batch_size % self.parts or self.batch_size // self.parts < 2:
+            raise InputError(
+                f"search.batch_size is {self.batch_size}, but is divided into {self.parts} parts (the larger of draws_per_batch "
+                f"and gpu): choose a multiple of {self.parts}, at least {2 * self.parts}"
+            )
+        if self.compile and self.sampling == "single_path":
+            raise InputError(
+                "search.compile is for sampling: soft; a single path is another network at every step: set it to false"
+            )
+
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts a batch is divided: each has one draw, one process, and its own batch norm statistics."""
+        return max(self.draws_per_batch, self.gpu)
+
+
+def temperature_at(epoch: int, epochs: int, start: float, decay: float) -> float:
+    """The Gumbel-softmax temperature: from `start` in epoch 0 to start · exp(−decay) in the last, whatever the run's length."""
+    return start * math.exp(-decay * epoch / max(epochs - 1, 1))
+
+
+def learning_rate_at(epoch: int, epochs: int, start: float) -> float:
+    """Cosine from `start` towards 0 (Loshchilov & Hutter 2017, without restarts)."""
+    return start * (1 + math.cos(math.pi * epoch / epochs)) / 2
