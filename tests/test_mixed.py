@@ -164,3 +164,17 @@ def test_compiled_is_eager():
         y = forward(x, mask)
         found.append((y.detach(), *torch.autograd.grad(y.square().mean(), [x, mask, *layer.parameters()])))
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("chosen", [None, [3]], ids=["soft", "single path"])
+def test_in_bfloat16_statistics_and_gradients_of_weights_stay_float32(chosen):
+    layer = mixed(NINE, 16, 16, 8, 1)
+    x = torch.randn(32, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    mask = torch.full((9,), 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x, mask, chosen)
+    wanted = layer(x, mask, chosen)
+    assert (y - wanted).abs().max() < 0.05 * wanted.abs().max()
+    y.float().square().mean().backward()
+    assert all(parameter.grad is None or parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
+    assert layer.get_submodule("ops.ir_k3_e6").expand[0].weight.grad is not None
