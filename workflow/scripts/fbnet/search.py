@@ -253,9 +253,10 @@ class Search:
         masks = self.supernet.logits().softmax(dim=1)
         chosen = masks.argmax(dim=1).tolist() if settings.sampling == "single_path" else None
         with self._autocast():
-            images = free_bytes(self.device) / bytes_per_image(self.supernet, masks, chosen)
+            images = free_bytes(self.device) / bytes_per_image(self.supernet, masks, chosen)  # of one part at a time
+        sharing = self.ranks.count if self.device.type == "cpu" else 1
         unit = max(8, settings.parts)
-        fits = min(int(images * settings.parts / self.ranks.count), settings.batch_size - 1) // unit * unit
+        fits = min(int(images / sharing) * settings.parts, settings.batch_size - 1) // unit * unit
         hint = "" if chosen else ", and sampling: single_path needs far less"
         return (
             f"search.batch_size is {settings.batch_size}, which does not fit into the memory of {self.device}: "
