@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fbnet.latency import COLUMNS, KEY, read_table
+from fbnet.sources import prepare_digits
 from fbnet.space import read_space
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny():
     return read_space(SPACES / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    prepare_digits(folder, 16)
+    return folder
 
 
 @pytest.fixture

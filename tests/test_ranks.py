@@ -17,13 +17,13 @@ from fbnet.latency import read_table
 from fbnet.runtime import StopRequest
 from fbnet.search import Search
 from fbnet.settings import Settings
-from test_search import SETTINGS, digits, read, train  # noqa: F401
+from test_search import SETTINGS, read, train
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize("sampling", ["soft", "single_path"])
-def test_two_processes_are_one(digits, tiny, tmp_path, sampling):  # noqa: F811
+def test_two_processes_are_one(digits, tiny, tmp_path, sampling):
     """Each has one of the batch's two draws, where one process has both; the soft run is stopped midway, and goes on."""
     settings = SETTINGS | {"sampling": sampling, "draws_per_batch": 2, "batch_size": 128, "epochs": 2}
     settings["weights"] = settings["weights"] | {"lr": 0.01}  # rounding grows with each step

@@ -27,7 +27,6 @@ from fbnet.runtime import StopRequest
 from fbnet.sampling import draw
 from fbnet.search import Search
 from fbnet.settings import Settings, learning_rate_at, temperature_at
-from fbnet.sources import prepare_digits
 from fbnet.supernet import Supernet
 
 SETTINGS = {
@@ -49,13 +48,6 @@ SETTINGS = {
     "precision": "auto",
     "compile": False,
 }
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    prepare_digits(folder, 16)
-    return folder
 
 
 @pytest.mark.parametrize(("init", "value"), [("uniform", 0.25), ("zeros", 0.0)])
