@@ -123,6 +123,7 @@ def test_the_supernet_of_one_path_is_its_network(tiny, tiny_table):
         masks = hard_masks(supernet.logits().softmax(1), chosen)
         assert torch.allclose(supernet(x, masks, chosen), network(x), atol=1e-5)
         assert torch.allclose(supernet(x, masks), network(x), atol=1e-5)
+        assert supernet.latency_us(masks).item() == pytest.approx(tiny_table.predict(ops))
 
 
 def test_layers_may_have_different_candidates(tiny_table):
