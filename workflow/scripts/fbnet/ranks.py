@@ -83,7 +83,14 @@ def launch(count: int) -> int:
         port = probe.getsockname()[1]
     read_end, write_end = os.pipe()  # nobody writes: reading ends when this process does
     command = [sys.executable, *(["-m", sys.modules["__main__"].__spec__.name] if _is_module() else sys.argv[:1]), *sys.argv[1:]]
-    children = []
+    children: list[subprocess.Popen] = []
+
+    def hand_on(number: int, frame) -> None:
+        for child in children:
+            child.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, hand_on)
     for rank in range(count):
         environment = os.environ | {
             **{"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
@@ -95,13 +102,6 @@ def launch(count: int) -> int:
         # a session of their own: what the terminal sends reaches them through us alone
         children.append(subprocess.Popen(command, env=environment, pass_fds=keep_open, start_new_session=True))
     os.close(read_end)
-
-    def hand_on(number: int, frame) -> None:
-        for child in children:
-            child.send_signal(signal.SIGTERM)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, hand_on)
     code = _wait(children)
     os.close(write_end)
     return code
