@@ -1,8 +1,10 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
+# make report: a sweep on digits with evidence, in a quarter of an hour; make report CONFIG=config.yaml: of your own searches.
 PYTHON ?= python3
 BIN := .venv/bin
+CONFIG ?= examples/report.yaml
 
-.PHONY: install demo test check clean
+.PHONY: install demo report test check clean
 
 install: .venv/installed
 
@@ -14,6 +16,9 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/snakemake --cores all --configfile examples/digits.yaml
+
+report: install
+	$(BIN)/snakemake make_report --cores all --configfile $(CONFIG)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -14,6 +14,7 @@ include: "workflow/rules/latency.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/architecture.smk"
+include: "workflow/rules/evaluation.smk"
 
 
 rule all:

@@ -64,8 +64,8 @@ def our_epoch(search: Search, kind: str) -> float:
     for step, (images, labels) in enumerate(batches.training(0)):
         torch.manual_seed(step)
         images = batches.augmented(images, 4, True)
-        search._step(images, labels, 1.0, on_device[step], noise[step] if kind == "single_path" else None)
-    search._read_means()
+        search.update(images, labels, 1.0, on_device[step], noise[step] if kind == "single_path" else None)
+    search.read_means()
     return len(batches) * batches.batch_size / (time.perf_counter() - start)
 
 
@@ -105,8 +105,6 @@ def main(arguments: argparse.Namespace) -> None:
         kind: Search(dataset, table_of(space), settings(arguments.batch, kind, arguments.compile and kind == "soft"), device)
         for kind in ("soft", "single_path")
     }
-    if arguments.compile:
-        searches["soft"]._compile()
     rates = {"plain": [], "soft": [], "single_path": []}
     for _ in range(arguments.epochs):
         rates["plain"].append(plain_epoch(plain, arguments.batch, arguments.steps))

@@ -31,8 +31,6 @@ def make(kind: str, space, batch: int, device: torch.device, compiled: bool = Fa
     if kind == "plain":
         return PlainTraining(space, dataset, batch, device).step
     search = Search(dataset, table_of(space), settings(batch, kind, compiled and kind == "soft"), device)
-    if search.settings.compile:
-        search._compile()
 
     def steps():
         generator = torch.Generator().manual_seed(0)
@@ -44,7 +42,7 @@ def make(kind: str, space, batch: int, device: torch.device, compiled: bool = Fa
                 noise = gumbel_noise((1, *search.host_logits.shape), generator)
                 torch.manual_seed(number)
                 images = batches.augmented(images, 4, True)
-                search._step(images, labels, 1.0, noise.to(device), noise if kind == "single_path" else None)
+                search.update(images, labels, 1.0, noise.to(device), noise if kind == "single_path" else None)
                 number += 1
                 yield
 

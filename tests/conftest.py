@@ -33,6 +33,9 @@ TINY = {
     },
     "searches": {"first": {}},
     "sample": {"method": "softmax", "count": 4},
+    "train": {"epochs": 3, "warmup_epochs": 2, "batch_size": 64, "validation_share": 0.2, "lr": 0.05},
+    "evaluation": {"trainings": 2, "random": 2, "runs": 3},
+    "threads": 1,
     "validation": {"networks": 4, "runs": 3},
 }
 

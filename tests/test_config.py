@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT, SPACES, TINY
 from fbnet.config import check_yaml, resolve
 from fbnet.errors import InputError
+from fbnet.plan import network_sets
 from fbnet.space import find_space
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
@@ -149,7 +150,7 @@ WRONG = [
     ("search.temperature.start", 0, "search.temperature.start is 0"),
     ("search.loss.form", "latency", "search.loss.form is 'latency', but must be one of paper, target"),
     ("search.loss.alpha", 0, "search.loss.alpha is 0"),
-    ("search.loss.form", "target", "loss.target_us is not set"),
+    ("search.loss.form", "target", "neither loss.target_us nor latency_budget is set"),
     ("search.augment.flip", "yes please", "search.augment.flip is 'yes please', but must be true or false"),
     ("search.keep", "first", "search.keep is 'first'"),
     ("searches", {}, "searches is empty"),
@@ -160,6 +161,26 @@ WRONG = [
     ("searches", {"first": {"target": "phone"}}, "searches.first: target is 'phone'"),
     ("sample.method", "best", "sample.method is 'best', but must be one of argmax, softmax"),
     ("sample.count", 0, "sample.count is 0"),
+    ("search.latency_budget", "8", "searches.first: latency_budget is '8"),
+    ("search.latency_budget", 8, "must be a latency with its unit (8ms, 8500us)"),
+    ("search.latency_budget", "fbnet_a", "latency_budget is 'fbnet_a', but stage 2 of space tiny"),
+    ("search.seed", [], "searches.first.seed is [], but a list must hold one value or more"),
+    ("search.seed", [[0]], "searches.first.seed is [[0]]"),
+    ("searches", {"first": {"seed": [0, 0]}}, "two searches would have the name first_seed_0"),
+    ("searches", {"first": {"loss": {"beta": [0.1, -1]}}}, "searches.first_beta_1.loss.beta is -1"),
+    ("searches", {"first": {"sed": [0, 1]}}, "searches.first_sed_0.sed is no known key (did you mean seed?)"),
+    ("searches", {"random_x": {}}, "searches has the name 'random_x', but a name must be"),
+    ("searches", {"published_x": {}}, "which name baselines"),
+    ("train.epochs", 2, "train.warmup_epochs is 2, but must be less than train.epochs (2)"),
+    ("train.batch_size", 1200, "train.batch_size is 1200, but validation_share 0.2 leaves only 1150"),
+    ("train.validation_share", 0, "train.validation_share is 0"),
+    ("train.schedule", "linear", "train.schedule is 'linear', but must be one of cosine, steps"),
+    ("train.drops", 90, "train.drops is 90, but must be a list"),
+    ("train.start", "supernet", "a comparison needs one recipe for all"),
+    ("train.momentum", 0, "needs a momentum"),
+    ("evaluation.trainings", 0, "evaluation.trainings is 0"),
+    ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false"),
+    ("threads", 0, "threads is 0"),
 ]
 
 
@@ -179,6 +200,58 @@ def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, key
         resolve(changed(keys, value), SCHEMA)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_lists_are_a_search_for_each_combination():
+    given = {
+        "latency": {"cpu": {}, "macs": {"engine": "analytic"}},
+        "search": {"seed": [0, 1], "epochs": 20},
+        "searches": {
+            "a": {"loss": {"beta": [0.3, 0.6]}},
+            "b": {"sampling": ["soft", "single_path"], "seed": 5},
+            "c": {"seed": [7]},
+        },
+    }
+    config, _ = resolve(given, SCHEMA)
+    assert list(config["searches"]) == [
+        *("a_seed_0_beta_0_3", "a_seed_0_beta_0_6", "a_seed_1_beta_0_3", "a_seed_1_beta_0_6"),
+        *("b_soft", "b_single_path"),
+        "c_seed_7",
+    ]
+    assert config["searches"]["a_seed_1_beta_0_6"] == config["search"] | {
+        "seed": 1,
+        "loss": config["search"]["loss"] | {"beta": 0.6},
+    }
+    assert config["searches"]["b_single_path"]["seed"] == 5
+    assert all(search["epochs"] == 20 for search in config["searches"].values())
+
+
+def test_a_sweep_of_budgets_and_targets_has_names_to_read():
+    given = {
+        "space": "fbnet_32",
+        "latency": {"cpu": {}, "onnx": {"engine": "onnxruntime"}},
+        "searches": {"a": {"target": ["cpu", "onnx"], "latency_budget": ["8ms", "0.5 * fbnet_a"], "loss": {"form": "target"}}},
+    }
+    config, space = resolve(given, SCHEMA)
+    assert list(config["searches"]) == ["a_cpu_8ms", "a_cpu_0_5_fbnet_a", "a_onnx_8ms", "a_onnx_0_5_fbnet_a"]
+    sets = network_sets(config, space)
+    assert [name for name, entry in sets.items() if entry.kind == "random"] == [
+        *("random_cpu_8ms", "random_cpu_0_5_fbnet_a", "random_onnx_8ms", "random_onnx_0_5_fbnet_a")
+    ]
+    assert sets["a_onnx_8ms"].baseline == "random_onnx_8ms"
+    assert sets["random_cpu_8ms"].networks == tuple(f"random_cpu_8ms_{number}" for number in range(1, 9))
+
+
+def test_baselines_are_there_on_demand():
+    none, space = resolve({"space": "fbnet_32", "evaluation": {"random": 0}}, SCHEMA)
+    assert list(network_sets(none, space)) == ["fbnet"]
+    every, _ = resolve({"space": "fbnet_32", "evaluation": {"published": True}}, SCHEMA)
+    sets = network_sets(every, space)
+    assert list(sets) == ["fbnet", "random_like_fbnet", "published_cpu"]
+    assert {"published_fbnet_a", "published_fbnet_c", "published_mobilenet_v2_like"} <= set(sets["published_cpu"].networks)
+    assert "published_fbnet_b_2019" not in sets["published_cpu"].networks  # it has an operator that the space lacks
+    tiny, space = resolve(TINY | {"evaluation": {"published": True, "random": 0}}, SCHEMA)
+    assert list(network_sets(tiny, space)) == ["first"]
 
 
 def test_there_are_forty_wrong_configs():

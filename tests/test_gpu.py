@@ -53,7 +53,7 @@ def test_no_step_of_the_weights_waits_for_the_gpu(tiny, tmp_path, sampling):
     steps = enumerate(batches.training(0))
     for step, (images, labels) in steps:
         torch.cuda.set_sync_debug_mode("error" if step >= 3 else "default")  # the first ones load and choose kernels
-        search._step(
+        search.update(
             batches.augmented(images, 1, True), labels, 1.0, on_device[step], noise[step] if sampling != "soft" else None
         )
         if step == 5:
@@ -72,14 +72,13 @@ def test_the_gpu_learns_what_the_cpu_learns(tiny, tmp_path, changes):
         noise = gumbel_noise((1, *search.host_logits.shape), torch.Generator().manual_seed(0))
         images, labels = next(search.batches["weights"].training(0))
         host = noise if changes else None
-        search._step(search.batches["weights"].normalised(images), labels, 1.0, noise.to(device), host)
+        search.update(search.batches["weights"].normalised(images), labels, 1.0, noise.to(device), host)
         weights.append({name: value.cpu() for name, value in search.supernet.state_dict().items()})
     assert all(torch.allclose(value, weights[1][name], atol=1e-4) for name, value in weights[0].items())
 
 
 def test_compiled_on_the_gpu_is_eager(tiny, tmp_path):
     search = search_on("cuda", tiny, tmp_path, precision="float32", compile=True)
-    search._compile()
     assert search.forward is not search.supernet
     search.supernet.learn("weights")
     images = torch.randn(64, 3, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)

@@ -24,7 +24,6 @@ from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
 from fbnet.loss import make_loss, paper_loss
 from fbnet.memory import bytes_per_image
 from fbnet.runtime import StopRequest
-from fbnet.sampling import draw
 from fbnet.search import Search
 from fbnet.settings import Settings, learning_rate_at, temperature_at
 from fbnet.supernet import Supernet
@@ -162,25 +161,6 @@ def test_the_learning_rate_falls_by_a_cosine():
 def test_settings_that_do_not_fit_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         Settings.of(SETTINGS | change)
-
-
-def test_sampling(tiny):
-    theta = [[0.0, 1.0, 0.0, -1.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0]]
-    [(ops, log_prob)] = draw(tiny, theta, "argmax")
-    assert ops == ("ir_k3_s2", "ir_k3_e1", "skip")
-    exact = sum(max(row) - math.log(sum(map(math.exp, row))) for row in theta)
-    assert log_prob == pytest.approx(exact)
-
-    drawn = draw(tiny, theta, "softmax", count=500, seed=1)
-    assert drawn == draw(tiny, theta, "softmax", count=500, seed=1)
-    assert drawn != draw(tiny, theta, "softmax", count=500, seed=2)
-    architectures = [ops for ops, _ in drawn]
-    assert len(set(architectures)) == len(architectures) <= 64
-    assert architectures[0] == ops
-    assert [p for _, p in drawn] == sorted((p for _, p in drawn), reverse=True)
-    everything = draw(tiny, [[0.0] * 4] * 3, "softmax", count=20_000)
-    assert len(everything) == 64
-    assert sum(math.exp(p) for _, p in everything) == pytest.approx(1)
 
 
 def train(digits, table, out, settings=SETTINGS, *options):
@@ -338,10 +318,13 @@ def test_training_that_cannot_work_ends_in_a_sentence(digits, table, tmp_path, c
 def test_want_of_memory_is_a_sentence_with_a_batch_size_that_fits(digits, tiny_table, tmp_path, monkeypatch):
     search = Search(read_dataset(digits), tiny_table, Settings.of(SETTINGS), torch.device("cpu"))
     masks = search.supernet.logits().softmax(1)
-    per_image = bytes_per_image(search.supernet, masks, None)
-    assert bytes_per_image(search.supernet, masks, [0, 0, 0]) < 0.5 * per_image
-    monkeypatch.setattr("fbnet.search.free_bytes", lambda device: 35 * per_image)
-    monkeypatch.setattr(search, "_step", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    soft, single = (
+        bytes_per_image(lambda images, path=path: search.supernet(images, masks, path), 16, search.device)
+        for path in (None, [0, 0, 0])
+    )
+    assert single < 0.5 * soft
+    monkeypatch.setattr("fbnet.loop.free_bytes", lambda device: 35 * soft)
+    monkeypatch.setattr(search, "update", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(InputError, match="batch_size is 64, which does not fit into the memory of cpu: about 32 would") as error:
         search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
     assert error.value.__context__ is None

@@ -147,6 +147,65 @@ def test_a_changed_setting_reruns_what_depends_on_it(copy_of_finished, config, r
     assert copy_of_finished.planned() == rules
 
 
+BUDGET = {"latency_budget": "2s"}  # none is slower
+POINT = {
+    "train_supernet",
+    "sample_architecture",
+    "train_architecture",
+    "measure_architecture",
+    "evaluate_supernet",
+    "plot_search",
+}
+REPORT = {"evaluate", "make_report"}
+
+
+def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
+    workflow, results = copy_of_finished, copy_of_finished.folder / "results"
+    workflow.configure(with_settings(searches={"first": BUDGET}))
+    done = workflow("make_report")
+    assert done.returncode == 0, done.stdout
+    summary = pd.read_csv(results / "evaluation/summary.tsv", sep="\t")
+    assert summary.network.tolist() == ["first", "random_cpu_2s_1", "random_cpu_2s_2"]
+    for row in summary.to_dict("records"):
+        histories = [pd.read_csv(results / f"training/{row['network']}/seed_{seed}/history.tsv", sep="\t") for seed in (0, 1)]
+        tests, validations = ([float(h[h.phase == phase].top1.iloc[-1]) for h in histories] for phase in ("test", "validation"))
+        assert row["top1"] == pytest.approx(sum(tests) / 2)
+        assert row["top1_sd"] == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5, abs=1e-5)
+        assert row["validation_top1"] == pytest.approx(sum(validations) / 2)
+        assert row["training_s"] == pytest.approx(sum(h.seconds.sum() for h in histories) / 2, rel=1e-4)
+        assert row["latency_us"] == pytest.approx(row["measured_us"] / row["level"], rel=1e-4)
+        assert row["budget_us"] == 2e6
+    first = summary.iloc[0]
+    samples = pd.read_csv(results / "architectures/first.tsv", sep="\t")
+    assert (first.ops, first.predicted_us) == (samples.ops[0], pytest.approx(samples.latency_us[0], rel=1e-5))
+    assert first.search_s == pytest.approx(pd.read_csv(results / "search/first/history.tsv", sep="\t").seconds.sum(), rel=1e-4)
+    page = (results / "report.html").read_text()
+    for text in ("random_cpu_2s_2", "within the table", "Within 2e+03 ms on cpu, first reaches"):
+        assert text in page, text
+
+    assert workflow.planned("make_report") == set()
+    for changes, planned in (
+        ({"searches": {"first": BUDGET, "second": BUDGET | {"seed": 1}}}, POINT | REPORT),
+        ({"searches": {"first": BUDGET}, "train__epochs": 4}, {"train_architecture"} | REPORT),
+        ({"searches": {"first": BUDGET}, "evaluation__runs": 4}, {"measure_architecture"} | REPORT),
+        ({"searches": {"first": BUDGET}, "evaluation__trainings": 3}, {"train_architecture"} | REPORT),
+        ({"searches": {"first": BUDGET}, "threads": 2}, {"make_report"}),  # shown in the report alone
+    ):
+        workflow.configure(with_settings(**changes))
+        assert workflow.planned("make_report") == planned, changes
+    workflow.configure(with_settings(searches={"first": BUDGET, "second": BUDGET | {"seed": 1}}))
+    dry = workflow("--dry-run", "make_report").stdout
+    assert "train_architecture          2" in dry  # those of the new point alone
+    assert "train_supernet              1" in dry
+    workflow.configure(with_settings(searches={"first": BUDGET}))
+    for module, planned in (("evidence", REPORT), ("diagnosis", REPORT), ("figures", {"plot_search", "make_report"})):
+        path = workflow.folder / f"workflow/scripts/fbnet/{module}.py"
+        text = path.read_text()
+        path.write_text(text + "\n# edited\n")
+        assert workflow.planned("make_report") == planned
+        path.write_text(text)
+
+
 def test_another_search_is_the_only_one_that_runs(copy_of_finished):
     theta = copy_of_finished.folder / "results/search/first/theta.tsv"
     before = theta.stat().st_mtime_ns

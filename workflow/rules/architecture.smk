@@ -14,9 +14,10 @@ rule sample_architecture:
     params:
         code=code("sample_architecture.py"),
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
+        budget=budget_options,
     shell:
         "python -m sample_architecture --supernet {input.supernet:q} --table {input.table:q}"
-        " {params.options:q} --name {wildcards.search} --out {output:q} --log {log:q}"
+        " {params.options:q} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
 rule export_modeldef:

@@ -11,9 +11,11 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = str(ROOT / "workflow/scripts")
 sys.path.insert(0, SCRIPTS)
 
-from fbnet.config import check_yaml, dataset_classes, resolve
+from fbnet import budget
+from fbnet.config import NOT_TRAINED, check_yaml, dataset_classes, resolve
 from fbnet.errors import InputError
-from fbnet.provenance import code_hashes
+from fbnet.plan import network_sets
+from fbnet.provenance import code_hashes, file_hash
 from fbnet.target import TABLE_SETTINGS, Target
 from fbnet.zoo import find, published
 
@@ -25,6 +27,7 @@ try:
         yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
     )
     PUBLISHED = list(published())
+    SETS = network_sets(CONFIG, SPACE)
     CLASSES = dataset_classes(CONFIG["dataset"])
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -47,15 +50,27 @@ MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 
 
+BASELINE = "(?:random|published)_[A-Za-z0-9_]+"
+
+
 wildcard_constraints:
     target="[A-Za-z_][A-Za-z0-9_]*",
-    search="[A-Za-z_][A-Za-z0-9_]*",
+    search=f"(?!{BASELINE})[A-Za-z_][A-Za-z0-9_]*",
+    baseline=BASELINE,
+    set="[A-Za-z_][A-Za-z0-9_]*",
+    network="[A-Za-z_][A-Za-z0-9_]*",
+    seed="[0-9]+",
     published="|".join(PUBLISHED),
 
 
 def code(script):
     """Snakemake does not see what a script imports: these hashes in a rule's params rerun it when its code changes."""
     return code_hashes(Path(SCRIPTS, script))
+
+
+def template_hash():
+    """The same of the report's template."""
+    return file_hash(ROOT / "workflow/report/report.html.j2")
 
 
 def json_of(settings):
@@ -81,9 +96,13 @@ def table_settings(target):
 
 
 def target_options(wildcards):
+    """The settings of the target that a job measures, as options of a script."""
+    return options_of_target(wildcards.get("target", TARGET))
+
+
+def options_of_target(target):
     """A target's settings as options of a script, those that count for its engine, in an order of their own."""
-    settings = table_settings(wildcards.get("target", TARGET))
-    return [f"--{key.replace('_', '-')}={value}" for key, value in sorted(settings.items())]
+    return [f"--{key.replace('_', '-')}={value}" for key, value in sorted(table_settings(target).items())]
 
 
 def effort_options(wildcards):
@@ -93,8 +112,13 @@ def effort_options(wildcards):
 
 
 def target_gpu(wildcards):
-    """The number of GPUs that measuring takes."""
-    return int(target_of(wildcards).get("device") == "cuda")
+    """The number of GPUs that measuring a job's target takes."""
+    return gpus_of_target(wildcards.get("target", TARGET))
+
+
+def gpus_of_target(target):
+    """The number of GPUs that measuring a target takes."""
+    return int(CONFIG["latency"][target].get("device") == "cuda")
 
 
 def is_measured(target):
@@ -123,10 +147,25 @@ def source_options():
 
 def search_settings(wildcards):
     """What the training of one search depends on: its settings, without the target and the unused form of the loss."""
-    settings = {key: value for key, value in CONFIG["searches"][wildcards.search].items() if key != "target"}
+    settings = {key: value for key, value in CONFIG["searches"][wildcards.search].items() if key not in NOT_TRAINED}
     keys = {"paper": ("form", "alpha", "beta"), "target": ("form", "target_us", "weight")}
     loss = settings["loss"]
     return json_of(settings | {"loss": {key: loss[key] for key in keys[loss["form"]]}})
+
+
+def budget_options(wildcards):
+    """A search's latency budget, and as text what a published network that it names consists of: a change samples again."""
+    text = CONFIG["searches"][wildcards.search]["latency_budget"]
+    if not text:
+        return {"options": [], "operators": None}
+    return {"options": [f"--latency-budget={text}"], "operators": budget.read(text, SPACE)[1]}
+
+
+def aim_options(wildcards):
+    """The budget, where it is what the loss aims at."""
+    search = CONFIG["searches"][wildcards.search]
+    aims = search["loss"]["form"] == "target" and search["loss"]["target_us"] is None
+    return budget_options(wildcards) if aims else {"options": [], "operators": None}
 
 
 def search_table(wildcards):
@@ -149,6 +188,107 @@ def published_architecture(wildcards):
     """A published architecture as text that changes with its space or operators."""
     architecture = find(wildcards.published)
     return f"{json_of(architecture.space.definition)} {architecture}"
+
+
+# The evaluation
+
+
+def set_of_network(network):
+    """The set that a network belongs to, by name."""
+    return next(name for name, entry in SETS.items() if network in entry.networks)
+
+
+def set_table(wildcards):
+    """The latency table of a set's target."""
+    return f"{RESULTS}/latency/{SETS[wildcards.get('set') or wildcards.baseline].target}.tsv"
+
+
+def model_of_baseline(wildcards):
+    """The architecture whose latency random ones must keep to, where no budget is given."""
+    like = SETS[wildcards.baseline].like
+    return [f"{RESULTS}/architectures/{like}.tsv"] if like else []
+
+
+def baseline_options(wildcards):
+    """How a baseline is chosen, and as text the published operators that it depends on."""
+    entry = SETS[wildcards.baseline]
+    if entry.kind == "published":
+        names = [network.removeprefix("published_") for network in entry.networks]
+        return {"options": ["--published", *names], "operators": [published_operators(name) for name in names]}
+    evaluation = CONFIG["evaluation"]
+    options = [f"--count={evaluation['random']}", f"--seed={evaluation['random_seed']}"]
+    if entry.like:
+        return {"options": [*options, f"--architectures={RESULTS}/architectures/{entry.like}.tsv"], "operators": None}
+    return {"options": [*options, f"--latency-budget={entry.budget}"], "operators": budget.read(entry.budget, SPACE)[1]}
+
+
+def published_operators(name):
+    """The operators of a published architecture in the space that is searched, as text."""
+    return " ".join(find(name, SPACE.definition).ops)
+
+
+def architectures_of_network(wildcards):
+    """The file that a network's architecture stands in; a published one is in the zoo."""
+    name = set_of_network(wildcards.network)
+    return [] if SETS[name].kind == "published" else [f"{RESULTS}/architectures/{name}.tsv"]
+
+
+def architecture_options(wildcards):
+    """Which architecture a network has: the first of a search, one of a baseline by name, or a published one."""
+    network = wildcards.network
+    name = set_of_network(network)
+    if SETS[name].kind == "published":
+        bare = network.removeprefix("published_")
+        return {"options": [f"--arch={bare}"], "operators": published_operators(bare)}
+    named = [f"--name={network}"] if SETS[name].kind == "random" else []
+    return {"options": [f"--arch={RESULTS}/architectures/{name}.tsv", *named], "operators": None}
+
+
+def start_of_network(wildcards):
+    """The supernet whose weights a network starts from, if it does."""
+    starts = CONFIG["train"]["start"] == "supernet"
+    return [f"{RESULTS}/search/{set_of_network(wildcards.network)}/supernet.pt"] if starts else []
+
+
+def trainings():
+    """The histories of all trainings of the evaluation."""
+    return [
+        f"{RESULTS}/training/{network}/seed_{seed}/history.tsv"
+        for entry in SETS.values()
+        for network in entry.networks
+        for seed in range(CONFIG["evaluation"]["trainings"])
+    ]
+
+
+def architectures_beside(wildcards):
+    """What a supernet judges: its own architectures, and those that it is held against."""
+    baseline = SETS[wildcards.search].baseline
+    return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, baseline) if name]
+
+
+def evaluation_plan():
+    """The sets as text, for the script that brings their results together."""
+    return json_of({name: vars(entry) | {"measured": is_measured(entry.target)} for name, entry in SETS.items()})
+
+
+def files_of_target(target):
+    """A target's table, its picture, its validation and the picture of that, - where nothing is measured."""
+    stem = f"{RESULTS}/latency/{target}"
+    validation = [f"{stem}.validation.tsv", f"{stem}.validation.svg"] if is_measured(target) else ["-", "-"]
+    return [f"{stem}.tsv", f"{stem}.svg", *validation]
+
+
+def report_options():
+    """What the report shows of targets and searches, as options of its script."""
+    options = []
+    for target in USED:
+        options += ["--target", target, *files_of_target(target)]
+    for search in CONFIG["searches"]:
+        options += ["--search", search, *(f"{RESULTS}/plots/{search}.{what}.svg" for what in PLOTS)]
+    return options
+
+
+PLOTS = ("theta", "history", "architecture")
 
 
 def only_profiling():

@@ -36,7 +36,7 @@ rule plot_latency:
     input:
         rules.profile_latency.output.table,
     output:
-        f"{RESULTS}/latency/{TARGET}.svg",
+        report(f"{RESULTS}/latency/{TARGET}.svg", category="Latency", caption="../report/heat_map.rst"),
     log:
         f"{RESULTS}/logs/plot_latency/{TARGET}.log",
     conda:
@@ -55,7 +55,7 @@ rule validate_latency:
         table=rules.profile_latency.output.table,
     output:
         validation=f"{RESULTS}/latency/{TARGET}.validation.tsv",
-        plot=f"{RESULTS}/latency/{TARGET}.validation.svg",
+        plot=report(f"{RESULTS}/latency/{TARGET}.validation.svg", category="Latency", caption="../report/validation.rst"),
     log:
         f"{RESULTS}/logs/validate_latency/{TARGET}.log",
     priority: 1  # before a search starts

@@ -17,7 +17,7 @@ rule train_supernet:
         f"{RESULTS}/logs/train_supernet/{{search}}.log",
     conda:
         "../envs/fbnet.yaml"
-    threads: 8
+    threads: CONFIG["threads"]
     resources:
         gpu=lambda wildcards: CONFIG["searches"][wildcards.search]["gpu"],
     params:
@@ -26,9 +26,10 @@ rule train_supernet:
         data=lambda wildcards, input: Path(input.data).parent,
         expected=expected_settings,
         settings=search_settings,
+        aim=aim_options,
         strict=strict_options,
         out=lambda wildcards, output: Path(output.supernet).parent,
     shell:
         "python -m train_supernet --data {params.data:q} --space {params.space:q} --table {input.table:q}"
-        " {params.strict:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads}"
+        " {params.strict:q} {params.aim[options]:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads}"
         " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"

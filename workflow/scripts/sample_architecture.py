@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
-"""Sample architectures from a trained supernet; needs neither a GPU nor the dataset."""
+"""Sample architectures from a trained supernet, within a latency budget if there is one; needs no GPU and no dataset."""
 
 import argparse
+import math
 from pathlib import Path
 
-import pandas as pd
-
-from fbnet.blocks import size
+from fbnet.budget import in_us
 from fbnet.checkpoint import read_supernet
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
-from fbnet.sampling import draw
+from fbnet.sampling import described, draw
 from fbnet.space import make_space
 
 
@@ -18,26 +17,27 @@ def main(arguments: argparse.Namespace) -> None:
     supernet = read_supernet(arguments.supernet)
     space, classes = make_space(supernet["space"]), len(supernet["classes"])
     table = read_table(arguments.table, space, classes)
-    drawn = draw(space, [theta.tolist() for theta in supernet["theta"]], arguments.method, arguments.count, arguments.seed)
-    rows = []
-    for number, (ops, log_prob) in enumerate(drawn, 1):
-        macs, params = size((space.stem, *space.path(ops), space.head, space.classifier(classes)))
-        name = arguments.name if arguments.method == "argmax" else f"{arguments.name}_{number}"
-        rows.append((name, " ".join(ops), log_prob, table.predict(ops), macs, params))
+    budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else math.inf
+    theta = [theta.tolist() for theta in supernet["theta"]]
+    drawn = draw(table, theta, arguments.method, arguments.count, arguments.seed, budget_us)
+    alone = arguments.method == "argmax" and arguments.count == 1
+    names = [arguments.name if alone else f"{arguments.name}_{number}" for number in range(1, len(drawn) + 1)]
+    rows = described(table, classes, {name: ops for name, (ops, _) in zip(names, drawn, strict=True)})
+    rows.insert(2, "log_prob", [log_prob for _, log_prob in drawn])
     with replacing(arguments.out) as (out,):
-        columns = ["name", "ops", "log_prob", "latency_us", "macs", "params"]
-        pd.DataFrame(rows, columns=columns).to_csv(out, sep="\t", index=False, float_format="%.6f")
-    wanted = 1 if arguments.method == "argmax" else arguments.count
-    log.info("%d of %d drawn architectures are distinct: %s", len(rows), wanted, arguments.out)
+        rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
+    within = "" if math.isinf(budget_us) else f" within {budget_us:.0f} µs"
+    log.info("%d distinct of %d architectures%s: %s", len(rows), arguments.count, within, arguments.out)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt of train_supernet")
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
-    parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax")
-    parser.add_argument("--count", type=int, default=10, help="number of softmax draws")
+    parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax", help="the most probable, or random draws")
+    parser.add_argument("--count", type=int, default=1, help="number of architectures")
     parser.add_argument("--seed", type=int, default=0, help="seed of the softmax draws")
-    parser.add_argument("--name", required=True, help="name of the architecture; draws get _1, _2, … appended")
+    parser.add_argument("--latency-budget", help="the most that they may take: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
+    parser.add_argument("--name", required=True, help="name of the architecture; of several, _1, _2, … are appended")
     parser.add_argument("--out", type=Path, required=True, help="the architectures to write (TSV)")
     run(parser, main)

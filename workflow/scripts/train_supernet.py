@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from fbnet.budget import in_us
 from fbnet.checkpoint import delete, fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
@@ -30,7 +31,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
     values = read_mapping(arguments.settings, "settings")
-    settings = Settings.of(values)
     space = read_space(arguments.space)
     dataset = read_dataset(arguments.data)
     if dataset.train_images.shape[1] != space.resolution:
@@ -39,6 +39,14 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
             f"takes {space.resolution}: prepare it again for this space"
         )
     table = read_table(arguments.table, space, len(dataset.classes), read_mapping(arguments.expected, "expected"))
+    if arguments.latency_budget:
+        values["loss"]["target_us"] = budget_us = in_us(arguments.latency_budget, table)
+        if budget_us > table.most_us:
+            raise InputError(
+                f"latency_budget is {arguments.latency_budget!r}, which is {budget_us:.0f} µs, but by the latency table no "
+                f"network of space {space.name} takes more than {table.most_us:.0f} µs: there is nothing to aim at, lower it"
+            )
+    settings = Settings.of(values)
     if arguments.validation:
         _refuse_bad(arguments.table, read_header(arguments.validation), arguments.largest_error)
     inputs = {
@@ -53,7 +61,7 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
     ranks = Ranks()
     if not ranks.is_first:
         log.setLevel(logging.CRITICAL)  # what one has to say, the others have too
-    search = Search(dataset, table, settings, choose_device(arguments.threads, ranks.count), ranks)
+    search = Search(dataset, table, settings, choose_device(arguments.threads, settings.gpu), ranks)
     log.info(
         "%s: %d images for the weights, %d for theta; networks take %.0f to %.0f µs.",
         *(
@@ -101,6 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--largest-error", type=float, default=0.1, help="do not start if its mean error is larger")
     parser.add_argument("--expected", default="{}", help="settings that the table must not contradict: a YAML file, or JSON")
     parser.add_argument("--settings", required=True, help="settings of the search: a YAML file, or JSON")
+    parser.add_argument("--latency-budget", help="the latency that loss.form target aims at: 8ms, 8500us, 0.8 * fbnet_c")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints within an epoch")
     parser.add_argument("--out", type=Path, required=True, help="folder for supernet.pt, theta.tsv, history.tsv, tensorboard/")

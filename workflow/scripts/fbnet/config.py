@@ -2,35 +2,40 @@
 
 import contextlib
 import difflib
+import itertools
 import math
+import re
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
 
+from fbnet import budget
 from fbnet.errors import InputError
-from fbnet.settings import Settings
+from fbnet.settings import Settings, TrainSettings
 from fbnet.space import SearchSpace, read_space
 from fbnet.target import Target
 
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 CLASSES = {"cifar10": 10, "digits": 10}
+NOT_TRAINED = ("target", "latency_budget")  # keys of a search that are no settings of its training
 
 
 def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
     """The whole configuration, defaults filled in and `searches` complete, and its search space.
 
-    Each search becomes the settings of `search` with its own laid over. Raises InputError, in one sentence that names key,
-    value and what is allowed.
+    Each search becomes the settings of `search` with its own laid over; one that gives a list for a key becomes a search for
+    each of its values. Raises InputError, in one sentence that names key, value and what is allowed.
     """
-    config = _typed(config, schema, schema["$defs"])
+    config = _typed(_swept(config), schema, schema["$defs"])
     _check_values(config, schema)
-    config = _with_defaults(config, schema)
-    search, target = schema["$defs"]["search"], schema["$defs"]["target"]
-    config["search"] = _with_defaults(config.get("search") or {}, search)
+    definitions = schema["$defs"]
+    config = _with_defaults(config, schema, definitions)
+    config["search"] = _with_defaults(config["search"] or {}, definitions["search"], definitions)
     config["searches"] = {name: _merged(config["search"], own or {}) for name, own in config["searches"].items()}
     config["latency"] = {
-        name: own if own and "table" in own else _with_defaults(own or {}, target) for name, own in config["latency"].items()
+        name: own if own and "table" in own else _with_defaults(own or {}, definitions["target"], definitions)
+        for name, own in config["latency"].items()
     }
     _check_dataset(config["dataset"])
     space = read_space(config["space"])
@@ -43,6 +48,12 @@ def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
         _check_target(name, target)
     for name, search in config["searches"].items():
         _check_search(name, search, config)
+        if search["latency_budget"]:
+            try:
+                budget.read(str(search["latency_budget"]), space)
+            except InputError as error:
+                raise InputError(f"searches.{name}: {error}") from None
+    _check_training(config)
     return config, space
 
 
@@ -116,10 +127,12 @@ def _check_search(name: str, search: dict, config: dict) -> None:
             f"{where}: warmup_epochs is {search['warmup_epochs']}, but must be less than epochs ({search['epochs']}), "
             f"or theta is never trained"
         )
-    if search["loss"]["form"] == "target" and search["loss"]["target_us"] is None:
-        raise InputError(f"{where}: loss.target_us is not set, but loss.form 'target' needs it: give a latency in µs")
+    if search["loss"]["form"] == "target" and search["loss"]["target_us"] is None and not search["latency_budget"]:
+        raise InputError(
+            f"{where}: neither loss.target_us nor latency_budget is set, but loss.form 'target' needs one: give a latency"
+        )
     try:
-        Settings.of({key: value for key, value in search.items() if key != "target"})
+        Settings.of({key: value for key, value in search.items() if key not in NOT_TRAINED})
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
@@ -132,15 +145,83 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         )
 
 
+def _check_training(config: dict) -> None:
+    train, evaluation = config["train"], config["evaluation"]
+    TrainSettings.of(train | {"seed": 0})
+    if train["start"] == "supernet" and (evaluation["random"] or evaluation["published"]):
+        raise InputError(
+            "train.start is 'supernet', but random and published networks have none to start from, and a comparison needs one "
+            "recipe for all: set evaluation.random to 0 and evaluation.published to false, or train.start to scratch"
+        )
+    images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
+    if train["batch_size"] > images * (1 - train["validation_share"]):
+        raise InputError(
+            f"train.batch_size is {train['batch_size']}, but validation_share {train['validation_share']} leaves only "
+            f"{images * (1 - train['validation_share']):.0f} of the {images} training images"
+        )
+
+
+# A sweep: lists in the settings of searches
+
+
+def _swept(config):
+    """A copy in which no search has a list: it is a search for each combination of values, named after them."""
+    if not isinstance(config, dict) or not all(isinstance(config.get(key) or {}, dict) for key in ("search", "searches")):
+        return config  # wrong, and told so by the schema
+    shared = config.get("search") or {}
+    swept: dict[str, dict] = {}
+    for name, own in (config.get("searches", {"fbnet": {}}) or {}).items():
+        own = own or {}
+        if not isinstance(own, dict):
+            swept[name] = own
+            continue
+        axes = dict(_lists(_merged(shared, own)))
+        for keys, values in axes.items():
+            if not values or any(isinstance(value, list | dict) for value in values):
+                raise InputError(f"searches.{name}.{'.'.join(keys)} is {values!r}, but a list must hold one value or more")
+        for values in itertools.product(*axes.values()):
+            parts = [_slug(keys[-1], value) for keys, value in zip(axes, values, strict=True)]
+            full = "_".join([str(name), *parts])
+            if full in swept:
+                raise InputError(f"two searches would have the name {full}: give {name} values that differ in letters or digits")
+            swept[full] = own
+            for keys, value in zip(axes, values, strict=True):
+                swept[full] = _set(swept[full], keys, value)
+    for keys, values in _lists(shared):
+        shared = _set(shared, keys, values[0])
+    return config | {"searches": swept} | ({"search": shared} if "search" in config else {})
+
+
+def _lists(settings: dict, above: tuple = ()):
+    for key, value in settings.items():
+        if isinstance(value, list):
+            yield (*above, str(key)), value
+        elif isinstance(value, dict):
+            yield from _lists(value, (*above, str(key)))
+
+
+def _slug(key: str, value) -> str:
+    """The part of a name that tells a value: text stands for itself, a number needs its key."""
+    text = re.sub(r"[^A-Za-z0-9]+", "_", str(value)).strip("_")
+    return text if re.search("[A-Za-z]", text) and isinstance(value, str) else f"{key}_{text}"
+
+
+def _set(settings: dict, keys: tuple, value) -> dict:
+    first, *rest = keys
+    return settings | {first: _set(settings.get(first) or {}, tuple(rest), value) if rest else value}
+
+
 def _typed(value, schema: dict, definitions: dict):
     """A copy in which text stands for the number, truth value or null that the schema wants.
 
     `--config 'search={epochs: 3}'` gives text for all values inside the braces, and YAML takes 1e-4 for text.
     """
-    schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    schema = _resolved(schema, definitions)
     if isinstance(value, dict):
         known, other = schema.get("properties", {}), schema.get("additionalProperties") or {}
         return {key: _typed(part, known.get(key, other), definitions) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_typed(part, schema.get("items", {}), definitions) for part in value]
     types = schema.get("type", "string")
     if isinstance(value, str):
         for kind, read in (("integer", int), ("number", float), ("boolean", _BOOLEANS.__getitem__), ("null", _NULLS.__getitem__)):
@@ -161,17 +242,22 @@ def _merged(base: dict, over: dict) -> dict:
     return merged
 
 
-def _with_defaults(value, schema: dict):
+def _with_defaults(value, schema: dict, definitions: dict):
     """A copy with the defaults of the schema's properties wherever a key is absent."""
+    schema = _resolved(schema, definitions)
     if not isinstance(value, dict):
         return value
     filled = dict(value)
     for key, part in schema.get("properties", {}).items():
         if key in filled:
-            filled[key] = _with_defaults(filled[key], part)
-        elif "default" in part or "properties" in part:
-            filled[key] = _with_defaults(part.get("default", {}), part)
+            filled[key] = _with_defaults(filled[key], part, definitions)
+        elif "default" in part or "properties" in _resolved(part, definitions):
+            filled[key] = _with_defaults(part.get("default", {}), part, definitions)
     return filled
+
+
+def _resolved(schema: dict, definitions: dict) -> dict:
+    return definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 # Sentences from the schema's errors

@@ -26,20 +26,22 @@ class Gpu:
     lock: int
 
 
-def choose_device(threads: int, processes: int = 1) -> torch.device:
+def choose_device(threads: int, gpus: int = 1) -> torch.device:
     """The first free GPU, or the CPU with so many threads (0: one for each core, and never more); said in the log.
 
-    Threads are those of all `processes` together.
+    `gpus`: how many the whole program has, with a process on each; 0: it computes on the CPU, also where there is a GPU.
+    Threads are those of all its processes together.
     """
-    if torch.cuda.is_available():
+    if gpus and torch.cuda.is_available():
         gpu = _only_gpu() if "RANK" in os.environ else take_gpus(1)[0].index
         log.info("Computing on the GPU %s.", torch.cuda.get_device_name(gpu))
         torch.cuda.set_device(gpu)
         return torch.device("cuda", gpu)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(min(threads or cores, cores) // processes, 1))  # more threads than cores are slower than one
+    torch.set_num_threads(max(min(threads or cores, cores) // max(gpus, 1), 1))  # more threads than cores are slower than one
     _keep_freed_memory()
-    log.info("PyTorch finds no GPU: computing on the CPU with %d threads.", torch.get_num_threads())
+    reason = "PyTorch finds no GPU" if gpus else "No GPU is wanted"
+    log.info("%s: computing on the CPU with %d threads.", reason, torch.get_num_threads())
     return torch.device("cpu")
 
 

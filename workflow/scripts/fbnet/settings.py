@@ -1,4 +1,4 @@
-"""The settings of a search, and what follows from them epoch by epoch."""
+"""The settings of a search and of a training, and what follows from them epoch by epoch."""
 
 import dataclasses
 import math
@@ -32,16 +32,12 @@ class Settings:
     @classmethod
     def of(cls, values: dict) -> "Settings":
         """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one, or sizes that do not fit."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if values.keys() != names:
-            wrong = ", ".join(sorted(names ^ values.keys()))
-            raise InputError(f"the settings of a search are {', '.join(sorted(names))}; wrong or missing: {wrong}")
-        settings = cls(**values)
+        settings = cls(**_exactly(cls, values, "a search"))
         settings._check()
         return settings
 
     def _check(self) -> None:
-        draws, processes = sorted((self.draws_per_batch, self.gpu))
+        draws, processes = sorted((self.draws_per_batch, max(self.gpu, 1)))
         if processes % draws:
             raise InputError(
                 f"search.draws_per_batch is {self.draws_per_batch} and search.gpu is {self.gpu}, but one must be a multiple "
@@ -63,11 +59,65 @@ class Settings:
         return max(self.draws_per_batch, self.gpu)
 
 
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of a network's training from scratch; what they mean stands in config.yaml, under `train`."""
+
+    seed: int
+    epochs: int
+    warmup_epochs: int
+    batch_size: int
+    validation_share: float
+    start: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: str
+    drops: tuple[int, ...]
+    label_smoothing: float
+    ema: float
+    dropout: float | None
+    augment: dict
+    gpu: int
+    precision: str
+
+    parts = 1  # a batch is one step of one process
+
+    @classmethod
+    def of(cls, values: dict) -> "TrainSettings":
+        """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one, or a warm-up too long."""
+        settings = cls(**_exactly(cls, values, "a training"))
+        if settings.warmup_epochs >= settings.epochs:
+            raise InputError(
+                f"train.warmup_epochs is {settings.warmup_epochs}, but must be less than train.epochs ({settings.epochs})"
+            )
+        if settings.nesterov and not settings.momentum:
+            raise InputError("train.nesterov is true, but needs a momentum: set train.momentum above 0, or nesterov to false")
+        return settings
+
+    def rate_at(self, epoch: float) -> float:
+        """The learning rate at a time in epochs: a linear warm-up, then a cosine to 0, or a tenth from each of `drops` on."""
+        if epoch < self.warmup_epochs:
+            return self.lr * epoch / self.warmup_epochs
+        if self.schedule == "steps":
+            return self.lr * 0.1 ** sum(epoch >= drop for drop in self.drops)
+        return learning_rate_at(epoch - self.warmup_epochs, self.epochs - self.warmup_epochs, self.lr)
+
+
+def _exactly(kind: type, values: dict, what: str) -> dict:
+    names = {field.name for field in dataclasses.fields(kind)}
+    if values.keys() != names:
+        wrong = ", ".join(sorted(names ^ values.keys()))
+        raise InputError(f"the settings of {what} are {', '.join(sorted(names))}; wrong or missing: {wrong}")
+    return values
+
+
 def temperature_at(epoch: int, epochs: int, start: float, decay: float) -> float:
     """The Gumbel-softmax temperature: from `start` in epoch 0 to start · exp(−decay) in the last, whatever the run's length."""
     return start * math.exp(-decay * epoch / max(epochs - 1, 1))
 
 
-def learning_rate_at(epoch: int, epochs: int, start: float) -> float:
+def learning_rate_at(epoch: float, epochs: int, start: float) -> float:
     """Cosine from `start` towards 0 (Loshchilov & Hutter 2017, without restarts)."""
     return start * (1 + math.cos(math.pi * epoch / epochs)) / 2

@@ -4,12 +4,13 @@ import argparse
 import csv
 import difflib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from fbnet import modeldef
 from fbnet.architecture import Architecture, parse
 from fbnet.errors import InputError
-from fbnet.space import read_mapping, read_space
+from fbnet.space import SearchSpace, read_mapping, read_space
 
 ZOO = Path(__file__).parents[2] / "zoo.yaml"  # the published architectures
 
@@ -48,6 +49,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def published() -> dict[str, dict]:
     """The zoo: `space` and `ops` of each published architecture, by name. Raises InputError."""
     return read_mapping(ZOO, "zoo")
+
+
+def fitting(space: SearchSpace) -> dict[str, tuple[str, ...]]:
+    """The published architectures that a space can express, by name."""
+    fit = {}
+    for name, entry in published().items():
+        with suppress(InputError):
+            fit[name] = parse(entry["ops"], space)
+    return fit
 
 
 def _in_file(path: Path, space, classes: int | None, name: str | None) -> Architecture:

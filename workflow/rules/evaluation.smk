@@ -1,0 +1,181 @@
+# Evidence: what was found and what it is held against, trained from scratch, measured, and reported.
+
+
+# Random architectures within a latency budget, or the published ones that the space can express.
+rule sample_baseline:
+    input:
+        table=set_table,
+        architectures=model_of_baseline,
+    output:
+        f"{RESULTS}/architectures/{{baseline}}.tsv",
+    log:
+        f"{RESULTS}/logs/sample_baseline/{{baseline}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("sample_baseline.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        choice=baseline_options,
+    shell:
+        "python -m sample_baseline --table {input.table:q} --space {params.space:q} --classes {params.classes}"
+        " {params.choice[options]:q} --name {wildcards.baseline} --out {output:q} --log {log:q}"
+
+
+rule train_architecture:
+    input:
+        arrays=ancient(rules.train_supernet.input.arrays),
+        data=rules.download_cifar.output.description,
+        architectures=architectures_of_network,
+        supernet=start_of_network,
+    output:
+        # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
+        network=f"{RESULTS}/training/{{network}}/seed_{{seed}}/network.pt",
+        history=f"{RESULTS}/training/{{network}}/seed_{{seed}}/history.tsv",
+    log:
+        f"{RESULTS}/logs/train_architecture/{{network}}.seed_{{seed}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=CONFIG["train"]["gpu"],
+    params:
+        code=code("train_architecture.py"),
+        space=json_of(SPACE.definition),
+        architecture=architecture_options,
+        settings=json_of(CONFIG["train"]),
+        data=lambda wildcards, input: Path(input.data).parent,
+        supernet=lambda wildcards, input: [f"--supernet={input.supernet}"] if input.supernet else [],
+        out=lambda wildcards, output: Path(output.network).parent,
+    shell:
+        "python -m train_architecture {params.architecture[options]:q} --space {params.space:q} --data {params.data:q}"
+        " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} --threads {threads}"
+        " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"
+
+
+rule measure_architecture:
+    input:
+        architectures=f"{RESULTS}/architectures/{{set}}.tsv",
+        table=set_table,
+    output:
+        f"{RESULTS}/measurement/{{set}}.tsv",
+    log:
+        f"{RESULTS}/logs/measure_architecture/{{set}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    # All cores, although one may do: no other job disturbs the measurement.
+    threads: workflow.cores
+    resources:
+        gpu=lambda wildcards: gpus_of_target(SETS[wildcards.set].target),
+    params:
+        code=code("measure_architecture.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        options=lambda wildcards: options_of_target(SETS[wildcards.set].target),
+        runs=CONFIG["evaluation"]["runs"],
+    shell:
+        "python -m measure_architecture --architectures {input.architectures:q} --table {input.table:q}"
+        " --space {params.space:q} --classes {params.classes} {params.options:q} --runs {params.runs}"
+        " --out {output:q} --log {log:q}"
+
+
+rule evaluate_supernet:
+    input:
+        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        arrays=ancient(rules.train_supernet.input.arrays),
+        data=rules.download_cifar.output.description,
+        architectures=architectures_beside,
+    output:
+        f"{RESULTS}/evaluation/{{search}}.supernet.tsv",
+    log:
+        f"{RESULTS}/logs/evaluate_supernet/{{search}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=lambda wildcards: min(CONFIG["searches"][wildcards.search]["gpu"], 1),
+    params:
+        code=code("evaluate_supernet.py"),
+        data=lambda wildcards, input: Path(input.data).parent,
+    shell:
+        "python -m evaluate_supernet --supernet {input.supernet:q} --data {params.data:q}"
+        " --architectures {input.architectures:q} --threads {threads} --out {output:q} --log {log:q}"
+
+
+rule evaluate:
+    input:
+        architectures=[f"{RESULTS}/architectures/{name}.tsv" for name in SETS],
+        trainings=trainings(),
+        measurements=[f"{RESULTS}/measurement/{name}.tsv" for name, entry in SETS.items() if is_measured(entry.target)],
+        supernets=[f"{RESULTS}/evaluation/{search}.supernet.tsv" for search in CONFIG["searches"]],
+        histories=[f"{RESULTS}/search/{search}/history.tsv" for search in CONFIG["searches"]],
+        tables=[f"{RESULTS}/latency/{target}.tsv" for target in USED],
+        validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
+    output:
+        summary=report(f"{RESULTS}/evaluation/summary.tsv", category="Evaluation", caption="../report/summary.rst"),
+        findings=f"{RESULTS}/evaluation/findings.tsv",
+    log:
+        f"{RESULTS}/logs/evaluate/evaluate.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("evaluate.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        plan=evaluation_plan(),
+        trainings=CONFIG["evaluation"]["trainings"],
+        results=RESULTS,
+    shell:
+        "python -m evaluate --results {params.results:q} --plan {params.plan:q} --space {params.space:q}"
+        " --classes {params.classes} --trainings {params.trainings} --summary {output.summary:q}"
+        " --findings {output.findings:q} --log {log:q}"
+
+
+rule plot_search:
+    input:
+        theta=f"{RESULTS}/search/{{search}}/theta.tsv",
+        history=f"{RESULTS}/search/{{search}}/history.tsv",
+        architectures=f"{RESULTS}/architectures/{{search}}.tsv",
+    output:
+        theta=report(f"{RESULTS}/plots/{{search}}.theta.svg", category="Searches", caption="../report/theta.rst"),
+        history=report(f"{RESULTS}/plots/{{search}}.history.svg", category="Searches", caption="../report/history.rst"),
+        architecture=report(
+            f"{RESULTS}/plots/{{search}}.architecture.svg", category="Searches", caption="../report/architecture.rst"
+        ),
+    log:
+        f"{RESULTS}/logs/plot_search/{{search}}.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("plot_search.py"),
+        space=json_of(SPACE.definition),
+        search=lambda wildcards, input: Path(input.theta).parent,
+    shell:
+        "python -m plot_search --search {params.search:q} --architectures {input.architectures:q}"
+        " --space {params.space:q} --name {wildcards.search} --theta {output.theta:q} --history {output.history:q}"
+        " --architecture {output.architecture:q} --log {log:q}"
+
+
+rule make_report:
+    input:
+        summary=rules.evaluate.output.summary,
+        findings=rules.evaluate.output.findings,
+        plots=expand(rules.plot_search.output, search=CONFIG["searches"]),
+        latency=[path for target in USED for path in files_of_target(target) if path != "-"],
+    output:
+        report=report(f"{RESULTS}/report.html", category="Evaluation", caption="../report/report.rst"),
+        scatter=report(f"{RESULTS}/plots/accuracy_latency.svg", category="Evaluation", caption="../report/accuracy_latency.rst"),
+    log:
+        f"{RESULTS}/logs/make_report/report.log",
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        code=code("make_report.py"),
+        template=template_hash(),
+        space=json_of(SPACE.definition),
+        settings=json_of(CONFIG),
+        parts=report_options(),
+    shell:
+        "python -m make_report --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
+        " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"
+        " --log {log:q}"

@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Judge architectures by their sub-networks of a supernet, not retrained: does the supernet foretell who is better?"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fbnet.batches import Batches, split
+from fbnet.checkpoint import read_supernet
+from fbnet.dataset import read_dataset
+from fbnet.device import choose_device
+from fbnet.errors import InputError
+from fbnet.network import cut_out
+from fbnet.runtime import Progress, log, replacing, run
+from fbnet.space import make_space
+
+BATCH = 250
+
+
+def main(arguments: argparse.Namespace) -> None:
+    supernet, dataset = read_supernet(arguments.supernet), read_dataset(arguments.data)
+    space, classes, settings = make_space(supernet["space"]), supernet["classes"], supernet["settings"]
+    if list(dataset.classes) != list(classes):
+        raise InputError(f"the dataset {arguments.data} has other classes than {arguments.supernet} was trained on")
+    device = choose_device(arguments.threads, settings["gpu"])
+    _, theta_images = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
+    batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device)
+    rows = pd.concat([pd.read_csv(path, sep="\t", dtype=str) for path in arguments.architectures])
+    weights = {name: value.to(device) for name, value in supernet["weights"].items()}
+    top1 = []
+    for ops in Progress(rows["ops"], desc="evaluate", unit="network"):
+        network = cut_out(weights, space, ops.split(" "), len(classes), batches.for_norms())
+        with torch.no_grad():
+            hits = [(network(images).argmax(1) == labels).float().sum() for images, labels in batches.plain()]
+        top1.append(float(torch.stack(hits).sum() / len(theta_images)))
+    rows = rows[["name", "ops"]].assign(supernet_top1=top1)
+    with replacing(arguments.out) as (out,):
+        rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
+    log.info("%d networks, top-1 from %.1f to %.1f %%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt of train_supernet")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared dataset; its test set is not touched")
+    parser.add_argument("--architectures", type=Path, nargs="+", required=True, help="what to judge (TSV): name, ops")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
+    parser.add_argument("--out", type=Path, required=True, help="the judgements to write (TSV)")
+    run(parser, main)

@@ -1,0 +1,116 @@
+"""Training one network, for its own sake: from scratch, or from a supernet's weights."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel
+
+from fbnet.architecture import Architecture
+from fbnet.batches import Batches, split
+from fbnet.dataset import Dataset
+from fbnet.loop import Loop, resident
+from fbnet.memory import bytes_per_image
+from fbnet.network import Network
+from fbnet.ranks import Ranks
+from fbnet.settings import TrainSettings
+
+SPLIT_SEED = 0  # all trainings leave the same images out, so that their validations compare
+
+
+class Training(Loop):
+    """A network in training. It is judged on images left out after every epoch, and on the test set once, at the end."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        architecture: Architecture,
+        settings: TrainSettings,
+        device: torch.device,
+        weights: dict[str, Tensor] | None = None,
+    ):
+        self.dataset = dataset
+        self.space = architecture.space
+        count, on_device = len(dataset.train_labels), resident(dataset.train_images.nbytes, device)
+        for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
+        torch.manual_seed(settings.seed)
+        self.network = Network(architecture.space, architecture.ops, architecture.classes)
+        if settings.dropout is not None:
+            self.network.dropout.p = settings.dropout
+        if weights:
+            self.network.load_state_dict(weights)
+        self.network.to(device, memory_format=torch.channels_last)
+        self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            **{"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov},
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        batches = {"train": Batches(dataset, for_training, settings.batch_size, device, on_device)}
+        modules = {"network": self.network, "average": self.average}
+        super().__init__("train", settings, device, Ranks(), batches, modules, {"train": optimizer})
+        self.validation = Batches(dataset, for_validation, settings.batch_size, device, on_device)
+        self.no_latency = torch.zeros((), device=device)
+
+    def phases(self, epoch: int) -> list[str]:
+        return ["train", "validation", *(["test"] if epoch == self.settings.epochs - 1 else [])]
+
+    def begin(self) -> float:
+        self.network.train()
+        return float("nan")
+
+    def advance(self, images: Tensor, labels: Tensor) -> None:
+        optimizer, steps = self.optimizers["train"], len(self.batches["train"])
+        optimizer.param_groups[0]["lr"] = self.settings.rate_at(self.epoch + (self.step + 1) / steps)
+        optimizer.zero_grad()
+        with self.autocast():
+            logits = self.network(images)
+        logits = logits.float()
+        loss = cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        loss.backward()
+        optimizer.step()
+        self.average.update_parameters(self.network)
+        with torch.no_grad():
+            ce = cross_entropy(logits, labels)
+        self.means.add(loss, ce, self.no_latency, logits, labels)
+        self.means.check(self.step, loss)
+
+    def judge(self) -> int:
+        if self.phase == "validation":
+            batches = self.validation
+        else:
+            images, labels = self.dataset.test_images, self.dataset.test_labels
+            tests = dataclasses.replace(self.dataset, train_images=images, train_labels=labels)
+            on_device = resident(images.nbytes, self.device)
+            batches = Batches(tests, np.arange(len(labels)), self.settings.batch_size, self.device, on_device)
+        network = self.average.module.eval()
+        for images, labels in batches.plain():
+            with self.autocast():
+                logits = network(images)
+            ce = cross_entropy(logits.float(), labels)
+            self.means.add(ce, ce, self.no_latency, logits, labels)
+        return len(batches.indices)
+
+    def bytes_per_image(self) -> float:
+        return bytes_per_image(self.network, self.space.resolution, self.device)
+
+    def history_rows(self):
+        return super().history_rows().drop(columns=["latency_us", "temperature"])
+
+    def result(self) -> dict:
+        """What was trained: `weights` (averaged), and the top-1 of the last `validation` and of the `test`, in [0, 1]."""
+        top1 = {row["phase"]: row["top1"] for row in self.history}
+        weights = {name: value.cpu().contiguous() for name, value in self.average.module.state_dict().items()}
+        return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"]}
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], _count) -> None:
+        """An exponential moving average of weights and batch norm statistics, over fewer steps while there are few."""
+        steps = self.epoch * len(self.batches["train"]) + self.step
+        decay = min(self.settings.ema, (1 + steps) / (10 + steps)) if self.settings.ema else 0.0
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:
+            torch._foreach_copy_(averaged, current)

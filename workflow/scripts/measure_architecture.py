@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Measure architectures end to end on this machine, beside what the latency table predicts of them."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fbnet.errors import InputError
+from fbnet.latency import read_table, tsv
+from fbnet.machine import Watch, describe
+from fbnet.profiling import measure_networks
+from fbnet.runtime import Progress, log, run, write_text
+from fbnet.space import read_space
+from fbnet.target import add_options, from_options
+from fbnet.validation import draw
+
+REFERENCES = 8  # random networks, always the same, that tell the level of the machine's speed during a measurement
+COLUMNS = ["name", "ops", "predicted_us", "measured_us", "latency_us"]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    space, target = read_space(arguments.space), from_options(arguments)
+    if target.engine == "analytic":
+        raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
+    table = read_table(arguments.table, space, arguments.classes, target.settings())
+    rows = pd.read_csv(arguments.architectures, sep="\t", dtype=str)
+    architectures = [tuple(ops.split(" ")) for ops in rows["ops"]]
+    references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
+    log.info("Measuring %d architectures and %d references, %d rounds.", len(architectures), len(references), arguments.runs)
+    about, watch = describe(target), Watch()
+    measured = measure_networks(
+        *(space, arguments.classes, target, architectures + references, arguments.runs),
+        progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),
+    )
+    us = measured.us[0]
+    predicted = np.array([table.predict(ops) for ops in architectures + references])
+    level = float(np.median((us / predicted)[len(architectures) :]))
+    found = [
+        {"name": name, "ops": " ".join(ops), "predicted_us": foretold, "measured_us": taken, "latency_us": taken / level}
+        for name, ops, foretold, taken in zip(rows["name"], architectures, predicted.tolist(), us.tolist(), strict=False)
+    ]
+    header = {"space": space.name, "level": f"{level:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
+    header |= target.settings() | about | watch.report(measured.unrest)
+    write_text(arguments.out, tsv(found, COLUMNS, header))
+    for row in found:
+        log.info(
+            "%s: %.0f µs predicted, %.0f µs measured, %.0f µs at the level of the table.",
+            *(row["name"], row["predicted_us"], row["measured_us"], row["latency_us"]),
+        )
+    if "disturbed" in header:
+        log.warning("The machine was disturbed: %s. Measure again when it is quiet.", header["disturbed"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architectures", type=Path, required=True, help="what to measure (TSV): name, ops")
+    parser.add_argument("--table", type=Path, required=True, help="latency table (TSV), made with the same settings")
+    parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
+    add_options(parser)
+    parser.add_argument("--runs", type=int, default=30, help="timed rounds over all of them")
+    parser.add_argument("--out", type=Path, required=True, help="the measurement to write (TSV)")
+    run(parser, main)
