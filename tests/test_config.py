@@ -179,7 +179,7 @@ WRONG = [
     ("train.start", "supernet", "a comparison needs one recipe for all"),
     ("train.momentum", 0, "needs a momentum"),
     ("evaluation.trainings", 0, "evaluation.trainings is 0"),
-    ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false"),
+    ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false or a list"),
     ("threads", 0, "threads is 0"),
 ]
 
@@ -250,6 +250,11 @@ def test_baselines_are_there_on_demand():
     assert list(sets) == ["fbnet", "random_like_fbnet", "published_cpu"]
     assert {"published_fbnet_a", "published_fbnet_c", "published_mobilenet_v2_like"} <= set(sets["published_cpu"].networks)
     assert "published_fbnet_b_2019" not in sets["published_cpu"].networks  # it has an operator that the space lacks
+    one, _ = resolve({"space": "fbnet_32", "evaluation": {"published": ["fbnet_a"]}}, SCHEMA)
+    assert network_sets(one, space)["published_cpu"].networks == ("published_fbnet_a",)
+    for name in ("fbnet_b_2019", "fbnet_x"):
+        with pytest.raises(InputError, match=f"evaluation.published names '{name}', but .* can express are fbnet_a"):
+            network_sets(one | {"evaluation": one["evaluation"] | {"published": [name]}}, space)
     tiny, space = resolve(TINY | {"evaluation": {"published": True, "random": 0}}, SCHEMA)
     assert list(network_sets(tiny, space)) == ["first"]
 

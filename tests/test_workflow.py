@@ -169,9 +169,9 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     for row in summary.to_dict("records"):
         histories = [pd.read_csv(results / f"training/{row['network']}/seed_{seed}/history.tsv", sep="\t") for seed in (0, 1)]
         tests, validations = ([float(h[h.phase == phase].top1.iloc[-1]) for h in histories] for phase in ("test", "validation"))
-        assert row["top1"] == pytest.approx(sum(tests) / 2)
+        assert row["top1"] == pytest.approx(sum(tests) / 2, rel=1e-4)
         assert row["top1_sd"] == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5, abs=1e-5)
-        assert row["validation_top1"] == pytest.approx(sum(validations) / 2)
+        assert row["validation_top1"] == pytest.approx(sum(validations) / 2, rel=1e-4)
         assert row["training_s"] == pytest.approx(sum(h.seconds.sum() for h in histories) / 2, rel=1e-4)
         assert row["latency_us"] == pytest.approx(row["measured_us"] / row["level"], rel=1e-4)
         assert row["budget_us"] == 2e6
@@ -180,7 +180,7 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     assert (first.ops, first.predicted_us) == (samples.ops[0], pytest.approx(samples.latency_us[0], rel=1e-5))
     assert first.search_s == pytest.approx(pd.read_csv(results / "search/first/history.tsv", sep="\t").seconds.sum(), rel=1e-4)
     page = (results / "report.html").read_text()
-    for text in ("random_cpu_2s_2", "within the table", "Within 2e+03 ms on cpu, first reaches"):
+    for text in ("random_cpu_2s_2", "within the table", "Within 2000 ms on cpu, first reaches"):
         assert text in page, text
 
     assert workflow.planned("make_report") == set()
@@ -198,7 +198,12 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     assert "train_architecture          2" in dry  # those of the new point alone
     assert "train_supernet              1" in dry
     workflow.configure(with_settings(searches={"first": BUDGET}))
-    for module, planned in (("evidence", REPORT), ("diagnosis", REPORT), ("figures", {"plot_search", "make_report"})):
+    for module, planned in (
+        ("evidence", REPORT),
+        ("diagnosis", REPORT),
+        ("evaluation_plots", {"make_report"}),
+        ("search_plots", {"plot_search", "make_report"}),
+    ):
         path = workflow.folder / f"workflow/scripts/fbnet/{module}.py"
         text = path.read_text()
         path.write_text(text + "\n# edited\n")

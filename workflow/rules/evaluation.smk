@@ -124,7 +124,7 @@ rule evaluate:
         classes=CLASSES,
         plan=evaluation_plan(),
         trainings=CONFIG["evaluation"]["trainings"],
-        results=RESULTS,
+        results=lambda wildcards, output: Path(output.summary).parents[1],
     shell:
         "python -m evaluate --results {params.results:q} --plan {params.plan:q} --space {params.space:q}"
         " --classes {params.classes} --trainings {params.trainings} --summary {output.summary:q}"
@@ -136,6 +136,7 @@ rule plot_search:
         theta=f"{RESULTS}/search/{{search}}/theta.tsv",
         history=f"{RESULTS}/search/{{search}}/history.tsv",
         architectures=f"{RESULTS}/architectures/{{search}}.tsv",
+        table=search_table,
     output:
         theta=report(f"{RESULTS}/plots/{{search}}.theta.svg", category="Searches", caption="../report/theta.rst"),
         history=report(f"{RESULTS}/plots/{{search}}.history.svg", category="Searches", caption="../report/history.rst"),
@@ -149,10 +150,13 @@ rule plot_search:
     params:
         code=code("plot_search.py"),
         space=json_of(SPACE.definition),
+        classes=CLASSES,
+        budget=budget_options,
         search=lambda wildcards, input: Path(input.theta).parent,
     shell:
         "python -m plot_search --search {params.search:q} --architectures {input.architectures:q}"
-        " --space {params.space:q} --name {wildcards.search} --theta {output.theta:q} --history {output.history:q}"
+        " --space {params.space:q} --name {wildcards.search} --table {input.table:q} --classes {params.classes}"
+        " {params.budget[options]:q} --theta {output.theta:q} --history {output.history:q}"
         " --architecture {output.architecture:q} --log {log:q}"
 
 

@@ -54,8 +54,8 @@ def warnings(
         )
     if latency_us > budget_us * (1 + validation_error):
         texts.append(
-            f"The network found takes {latency_us / 1000:.3g} ms, {latency_us / budget_us - 1:.1%} more than its budget "
-            f"of {budget_us / 1000:.3g} ms, and the table's mean error is {validation_error:.1%}: measure the table again on "
+            f"The network found takes {latency_us / 1000:.4g} ms, {latency_us / budget_us - 1:.1%} more than its budget "
+            f"of {budget_us / 1000:.4g} ms, and the table's mean error is {validation_error:.1%}: measure the table again on "
             f"a quiet machine, or set latency_budget lower by as much."
         )
     if len(judged) >= LEAST_RANKED:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from fbnet.errors import InputError
 from fbnet.space import SearchSpace
 from fbnet.zoo import fitting
 
@@ -25,7 +26,7 @@ class NetworkSet:
 
 
 def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
-    """All sets of a resolved configuration by name; baselines are named random_… and published_…."""
+    """All sets of a resolved configuration by name; baselines are named random_… and published_…. Raises InputError."""
     evaluation, sets = config["evaluation"], {}
     baselines: dict[str, NetworkSet] = {}
     for name, search in config["searches"].items():
@@ -38,7 +39,15 @@ def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
             baselines[baseline] = NetworkSet("random", target, networks, budget, None if budget else name, baseline)
         sets[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"])
     if evaluation["published"]:
-        networks = tuple(f"published_{name}" for name in fitting(space))
+        fit = fitting(space)
+        names = fit if evaluation["published"] is True else evaluation["published"]
+        for name in names:
+            if name not in fit:
+                raise InputError(
+                    f"evaluation.published names {name!r}, but the published architectures that space {space.name} can express "
+                    f"are {', '.join(fit) or 'none'}"
+                )
+        networks = tuple(f"published_{name}" for name in names)
         for target in {entry.target: None for entry in sets.values()} if networks else ():
             baselines[f"published_{target}"] = NetworkSet("published", target, networks, baseline=f"published_{target}")
     return sets | baselines

@@ -1,5 +1,6 @@
 """Pictures of a latency table: what each operator costs, and how well the table predicts whole networks."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from matplotlib import pyplot as plt
 
 from fbnet.latency import LatencyTable
 
-# Text stays text, and the same data give the same bytes.
-plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fbnet", "font.size": 8, "font.family": "sans-serif"})
+# Text stays text, also a name with dollars, and the same data give the same bytes.
+plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fbnet", "text.parse_math": False})
+plt.rcParams.update({"font.size": 8, "font.family": "sans-serif"})
 _MARKERS = {"uniform": ("o", "0.55"), "stratified": ("^", "0.1")}
 
 
@@ -34,9 +36,19 @@ def heat_map(table: LatencyTable, title: str, path: Path) -> None:
     axes.set_xlabel("operator")
     axes.set_ylabel("layer")
     stem, head, classifier = table.fixed_us
-    _title(figure, f"{title}; stem {stem:.0f} µs, head {head:.0f} µs, classifier {classifier:.0f} µs")
+    put_title(figure, f"{title}; stem {stem:.0f} µs, head {head:.0f} µs, classifier {classifier:.0f} µs")
     figure.colorbar(image, label="latency, µs", pad=0.02)
-    _save(figure, path)
+    save(figure, path, _heat_map_caption(table))
+
+
+def _heat_map_caption(table: LatencyTable) -> str:
+    cells, latencies_us = itertools.chain(*table.space.layers), itertools.chain(*table.operators_us)
+    slowest_us, slowest = max(zip(latencies_us, cells, strict=True), key=lambda pair: pair[0])
+    return (
+        f"Networks of this space are predicted to take {table.least_us / 1000:.3g} to {table.most_us / 1000:.3g} ms, of which "
+        f"stem, head and classifier take {sum(table.fixed_us) / 1000:.3g} ms. The slowest operator is "
+        f"{slowest.op.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
+    )
 
 
 def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
@@ -66,15 +78,18 @@ def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
         )
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency, ms (bar: two times)", ylabel="predicted latency, ms")
     axes.legend(frameon=False, fontsize=7, loc="upper left")
-    _title(figure, title)
-    _save(figure, path)
+    put_title(figure, title)
+    save(figure, path)
 
 
-def _title(figure, text: str) -> None:
+def put_title(figure, text: str) -> None:
+    """Set a figure's title, in as many lines as its width asks for."""
     characters = int(figure.get_size_inches()[0] * 15)
     figure.suptitle(textwrap.fill(text, characters), fontsize=8)
 
 
-def _save(figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None, dpi=150)
+def save(figure, path: Path, caption: str = "") -> None:
+    """Write a figure, and close it; in an SVG the caption is the description, so that it goes where the picture goes."""
+    metadata = {"Date": None} | ({"Description": caption} if caption else {})
+    figure.savefig(path, metadata=metadata if str(path).endswith(".svg") else None, dpi=150)
     plt.close(figure)

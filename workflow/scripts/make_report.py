@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Make one HTML page of what was searched, what was found, and how good it is; and the picture of accuracy against latency."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from fbnet.diagram import stage_diagram
+from fbnet.errors import InputError
+from fbnet.evaluation_plots import accuracy_latency
+from fbnet.latency import read_header
+from fbnet.provenance import file_hash, versions
+from fbnet.report import (
+    Picture,
+    Search,
+    Target,
+    accuracy,
+    milliseconds,
+    numbers,
+    page,
+    read_findings,
+    read_picture,
+    read_summary,
+)
+from fbnet.runtime import log, replacing, run
+from fbnet.space import SearchSpace, read_mapping, read_space
+
+NOT_MEASURED = "-"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    space = read_space(arguments.space)
+    networks, findings = read_summary(arguments.summary), read_findings(arguments.findings)
+    settings = read_mapping(arguments.settings, "configuration")
+    targets = [_target(*given) for given in arguments.target]
+    searches = [Search(name, *map(read_picture, paths)) for name, *paths in arguments.search or []]
+    try:
+        architectures = _architectures(networks, space)
+    except InputError as error:
+        raise InputError(f"{arguments.summary}: {error}") from None
+    with replacing(arguments.scatter, arguments.out) as (scatter, out):
+        accuracy_latency(networks, f"Accuracy and latency of networks of {space.name}", scatter)
+        evaluation = {path.name: file_hash(path) for path in (arguments.summary, arguments.findings)}
+        text = page(
+            *(space, networks, findings, targets, searches, read_picture(scatter), architectures),
+            *(settings, versions(), evaluation),
+        )
+        out.write_text(text)
+    log.info("Report of %d searches and %d networks: %s", len(searches), len(networks), arguments.out)
+
+
+def _target(name: str, table: str, heat_map: str, validation: str, scatter: str) -> Target:
+    measured = validation != NOT_MEASURED
+    headers = [read_header(path) if path != NOT_MEASURED else None for path in (table, validation)]
+    hashes = {Path(path).name: file_hash(path) for path in (table, *([validation] if measured else []))}
+    return Target(*(name, headers[0], read_picture(heat_map), headers[1], read_picture(scatter) if measured else None, hashes))
+
+
+def _architectures(networks, space: SearchSpace) -> Picture | None:
+    """All networks found side by side, from fast to slow; None if there are fewer than two."""
+    found = sorted((network for network in networks if network.kind == "found"), key=lambda network: network.latency_us)
+    if len(found) < 2:
+        return None
+    order, heads = numbers(networks), {}
+    for network in found:
+        number = f"{order[network.network]} " if order else ""
+        facts = f"{milliseconds(network.latency_us)}, {accuracy(network)}"
+        heads[f"{number}{network.network}\n{facts}"] = network.ops.split()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "architectures.svg")
+        stage_diagram(heads, space, "The networks found, from fast to slow", path)
+        return read_picture(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--summary", type=Path, required=True, help="TSV with a row for each network that was trained")
+    parser.add_argument("--findings", type=Path, required=True, help="TSV of claims and warnings")
+    parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
+    parser.add_argument("--settings", required=True, help="the resolved configuration, as JSON or the name of a YAML file")
+    parser.add_argument(
+        "--target",
+        nargs=5,
+        action="append",
+        required=True,
+        metavar=("NAME", "TABLE", "HEAT_MAP", "VALIDATION", "SCATTER"),
+        help="a latency target, its table and their pictures; - for the last two if it is not measured; may be repeated",
+    )
+    parser.add_argument(
+        "--search",
+        nargs=4,
+        action="append",
+        metavar=("NAME", "THETA", "HISTORY", "ARCHITECTURE"),
+        help="a search and its pictures; may be repeated",
+    )
+    parser.add_argument("--scatter", type=Path, required=True, help="the picture of accuracy against latency to write (.svg)")
+    parser.add_argument("--out", type=Path, required=True, help="the page to write (.html)")
+    run(parser, main)
