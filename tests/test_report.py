@@ -165,9 +165,7 @@ def test_hostile_names_and_sentences_stay_text(report):
 
 
 def test_it_works_without_measurements_spread_baselines_and_findings(report):
-    text = report(
-        [network(measured_us=None, level=None, top1_sd=None, trainings=1, budget_us=None, seed=None)], measured=False
-    )
+    text = report([network(measured_us=None, level=None, top1_sd=None, trainings=1, budget_us=None, seed=None)], measured=False)
     assert "not measured" in text
     assert "how far trainings scatter is not known" in text
     assert "±" not in text

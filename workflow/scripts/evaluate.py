@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fbnet.budget import in_us
-from fbnet.diagnosis import rank_correlation, warnings
+from fbnet.diagnosis import LEAST_RANKED, rank_correlation, warnings
 from fbnet.errors import InputError
 from fbnet.evidence import mean_and_sd, sentences
 from fbnet.latency import read_header, read_table
@@ -93,7 +93,7 @@ def _findings(results: Path, row: dict, summary: pd.DataFrame, space, classes: i
     inside = _read(results / f"evaluation/{search}.supernet.tsv").drop_duplicates("ops")
     judged = inside.merge(summary.drop_duplicates("ops")[["ops", "top1"]], on="ops")
     rho = rank_correlation(judged)
-    if math.isfinite(rho) and len(judged) > 2:
+    if math.isfinite(rho) and len(judged) >= LEAST_RANKED:
         text = (
             f"Accuracies inside the supernet and after training have a rank correlation of {rho:+.2f} ({len(judged)} networks)."
         )
