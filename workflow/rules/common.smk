@@ -14,10 +14,11 @@ sys.path.insert(0, SCRIPTS)
 from fbnet import budget
 from fbnet.config import NOT_TRAINED, check_yaml, dataset_classes, resolve
 from fbnet.errors import InputError
+from fbnet.lookup import find
 from fbnet.plan import network_sets
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.target import TABLE_SETTINGS, Target
-from fbnet.zoo import find, published
+from fbnet.zoo import in_space, published
 
 try:
     for path in workflow.configfiles:
@@ -224,7 +225,7 @@ def baseline_options(wildcards):
 
 def published_operators(name):
     """The operators of a published architecture in the space that is searched, as text."""
-    return " ".join(find(name, SPACE.definition).ops)
+    return " ".join(in_space(name, SPACE))
 
 
 def architectures_of_network(wildcards):
@@ -238,10 +239,9 @@ def architecture_options(wildcards):
     network = wildcards.network
     name = set_of_network(network)
     if SETS[name].kind == "published":
-        bare = network.removeprefix("published_")
-        return {"options": [f"--arch={bare}"], "operators": published_operators(bare)}
-    named = [f"--name={network}"] if SETS[name].kind == "random" else []
-    return {"options": [f"--arch={RESULTS}/architectures/{name}.tsv", *named], "operators": None}
+        return [f"--ops={published_operators(network.removeprefix('published_'))}"]
+    own = [f"--row={network}"] if SETS[name].kind == "random" else []
+    return [f"--architectures={RESULTS}/architectures/{name}.tsv", *own]
 
 
 def start_of_network(wildcards):

@@ -48,7 +48,7 @@ rule train_architecture:
         supernet=lambda wildcards, input: [f"--supernet={input.supernet}"] if input.supernet else [],
         out=lambda wildcards, output: Path(output.network).parent,
     shell:
-        "python -m train_architecture {params.architecture[options]:q} --space {params.space:q} --data {params.data:q}"
+        "python -m train_architecture --name {wildcards.network} {params.architecture:q} --space {params.space:q} --data {params.data:q}"
         " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} --threads {threads}"
         " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"
 
