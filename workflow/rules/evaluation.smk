@@ -164,7 +164,9 @@ rule make_report:
     input:
         summary=rules.evaluate.output.summary,
         findings=rules.evaluate.output.findings,
-        plots=expand(rules.plot_search.output, search=CONFIG["searches"]),
+        plots=[
+            f"{RESULTS}/plots/{search}.{what}.svg" for search in CONFIG["searches"] for what in rules.plot_search.output.keys()
+        ],
         latency=[path for target in USED for path in files_of_target(target) if path != "-"],
     output:
         report=report(f"{RESULTS}/report.html", category="Evaluation", caption="../report/report.rst"),
@@ -178,7 +180,7 @@ rule make_report:
         template=template_hash(),
         space=json_of(SPACE.definition),
         settings=json_of(CONFIG),
-        parts=report_options(),
+        parts=report_options,
     shell:
         "python -m make_report --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
         " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"
