@@ -24,6 +24,8 @@ class Difference:
 
     def __str__(self) -> str:
         points, error = 100 * self.value, 100 * CLEAR * self.error
+        if math.isinf(error):
+            return f"a difference of {points:+.1f} points, of which a single training each cannot tell whether it is chance"
         if self.clear:
             return f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} (± {error:.1f} at two standard errors)"
         return f"a difference of {points:+.1f} points, within the spread (± {error:.1f} at two standard errors)"
