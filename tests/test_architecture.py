@@ -14,10 +14,11 @@ from fbnet.blocks import size
 from fbnet.card import describe, diagram
 from fbnet.errors import InputError
 from fbnet.latency import read_table
+from fbnet.lookup import find
 from fbnet.network import Network
 from fbnet.operators import CANDIDATES
 from fbnet.space import read_space
-from fbnet.zoo import find, published
+from fbnet.zoo import published
 
 # MACs and weights (of convolutions and the fully connected layer) at the resolution and head of each
 GOLDEN = {

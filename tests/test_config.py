@@ -8,6 +8,8 @@ import sys
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import ROOT, SPACES, TINY
 from fbnet.config import check_yaml, resolve
@@ -200,6 +202,40 @@ def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, key
         resolve(changed(keys, value), SCHEMA)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+TEXTS = ["", "8ms", "0.5 * fbnet_a", "a b", "; touch x", "{}", "\n"]
+PLAIN = [None, True, 0, -1, 1.5, 1e-4, *TEXTS, [], {}, [0, 1], [[0]]]
+VALUES = st.one_of(
+    st.sampled_from(PLAIN),
+    st.lists(st.sampled_from([0, 1, "8ms", None, {}, []]), max_size=2),
+    st.dictionaries(st.sampled_from(["seed", "loss", "beta", "cpu", "name"]), st.sampled_from(PLAIN), max_size=2),
+)
+
+
+def refusal(config) -> str:
+    try:
+        resolved, space = resolve(config, SCHEMA)
+        network_sets(resolved, space)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_mutated_config_is_resolved_or_refused_in_a_sentence(data):
+    config = copy.deepcopy(TINY)
+    for _ in range(data.draw(st.integers(1, 3))):
+        part = config
+        while True:
+            keys = [*map(str, part), "latency_budget", "seed", "loss", "nonsense"]
+            key = data.draw(st.sampled_from(keys))
+            if not isinstance(part.get(key), dict) or not part[key] or data.draw(st.booleans()):
+                break
+            part = part[key]
+        part[key] = data.draw(VALUES)
+    assert "\n" not in refusal(config).strip()
 
 
 def test_lists_are_a_search_for_each_combination():

@@ -54,6 +54,7 @@ def test_one_network_has_the_spread_of_its_trainings_or_else_that_of_the_others(
     alone = difference(networks("found", [0.95]), networks("random", [0.5]))
     assert math.isinf(alone.error)
     assert not alone.clear
+    assert str(alone) == "a difference of +45.0 points, of which a single training each cannot tell whether it is chance"
 
 
 def test_a_difference_within_the_spread_is_called_so():

@@ -20,10 +20,10 @@ import fbnet.export
 from fbnet.blocks import size
 from fbnet.errors import InputError
 from fbnet.export import TOLERANCE, export
+from fbnet.lookup import find
 from fbnet.network import Network, cut_out
 from fbnet.operators import CANDIDATES, OPERATORS
 from fbnet.timm_blocks import block_strings, model_arguments, weight_names
-from fbnet.zoo import find
 
 
 def network_of(architecture, seed=0):

@@ -6,16 +6,20 @@ import pytest
 import torch
 
 from conftest import write_table
+from fbnet.architecture import Architecture
 from fbnet.dataset import read_dataset
 from fbnet.gumbel import gumbel_noise
 from fbnet.latency import read_table
 from fbnet.machine import describe
 from fbnet.profiling import measure, measure_networks
+from fbnet.runtime import StopRequest
 from fbnet.search import Search
-from fbnet.settings import Settings
+from fbnet.settings import Settings, TrainSettings
 from fbnet.sources import prepare_digits
 from fbnet.target import Target
+from fbnet.training import Training
 from test_search import SETTINGS, train
+from test_training import OPS, RECIPE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")]
 
@@ -108,3 +112,13 @@ def test_a_search_on_the_gpu_is_sampled_without_one(script, tiny, tmp_path):
         env={"CUDA_VISIBLE_DEVICES": ""},
     )
     assert sampled.returncode == 0, sampled.stderr
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_network_trains_on_the_gpu_as_on_the_cpu(digits, tiny, tmp_path, precision):
+    dataset, architecture = read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10)
+    recipe = TrainSettings.of(RECIPE | {"seed": 0, "gpu": 1, "precision": precision})
+    training = Training(dataset, architecture, recipe, torch.device("cuda"))
+    training.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    assert training.result()["test_top1"] > 0.5
+    assert all(value.device.type == "cpu" for value in training.result()["weights"].values())

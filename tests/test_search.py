@@ -125,6 +125,7 @@ def test_target_loss_is_least_at_the_target_and_free_of_units():
         ({"form": "paper", "alpha": 0.2, "beta": 0.6}, 0.0, "logarithm"),
         ({"form": "target", "target_us": 5.0, "weight": 1.0}, 10.0, "between 10 and 100 µs"),
         ({"form": "target", "target_us": 500.0, "weight": 1.0}, 10.0, "between 10 and 100 µs"),
+        ({"form": "target", "target_us": None, "weight": 1.0}, 10.0, "neither loss.target_us nor latency_budget is set"),
     ],
 )
 def test_a_loss_that_cannot_work_is_refused_before_training(settings, least, message):
@@ -265,11 +266,13 @@ def test_the_test_set_is_not_touched(digits, tiny_table, tmp_path):
     assert search.epoch == 2
 
 
-def test_no_more_threads_than_cores():
+def test_no_more_threads_than_cores_and_no_gpu_where_none_is_wanted(monkeypatch):
     before = torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     try:
-        choose_device(10_000)
+        assert choose_device(10_000, gpus=0).type == "cpu"
         assert torch.get_num_threads() <= os.cpu_count()
+        assert Settings.of(SETTINGS | {"gpu": 0}).parts == 1
     finally:
         torch.set_num_threads(before)
 

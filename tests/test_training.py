@@ -139,7 +139,7 @@ def test_a_supernet_s_weights_are_a_start(digits, tiny, tiny_table, tmp_path):
 
 def command(digits, out, *options):
     return [
-        *(sys.executable, str(ROOT / "workflow/scripts/train_architecture.py"), "--arch", OPS, "--name", "a"),
+        *(sys.executable, str(ROOT / "workflow/scripts/train_architecture.py"), "--ops", OPS, "--name", "a"),
         *("--space", str(SPACES / "tiny.yaml"), "--data", str(digits), "--settings", json.dumps(RECIPE), "--threads", "1"),
         *("--out", str(out), "--log", str(out.with_suffix(".log")), *options),
     ]

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from conftest import ROOT, TINY, Workflow, write_table
-from fbnet.latency import read_header
+from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
+from fbnet.sampling import described
 
 TRAIN_AND_BELOW = {"train_supernet", "sample_architecture", "export_modeldef", "export_model"}
 LATENCY = {"profile_latency", "plot_latency", "validate_latency"}
@@ -93,7 +94,9 @@ USERS = {
     "validation": {"validate_latency", "measure_architecture"},
     "sampling": {"sample_architecture", "sample_baseline"},
     "budget": {"sample_architecture", "sample_baseline", "train_supernet", "plot_search", "evaluate"},
-    "modeldef": {"export_modeldef", *("export_model", "sample_baseline", "train_architecture")},
+    "modeldef": {"export_modeldef", "export_model"},
+    "lookup": {"export_model"},
+    "zoo": {"sample_architecture", "sample_baseline", "train_supernet", "plot_search", "evaluate", "export_model"},
     "plots": {"plot_latency", "validate_latency", "plot_search", "make_report"},
     "search_plots": {"plot_search"},
     "evaluation_plots": {"make_report"},
@@ -192,6 +195,10 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     page = (results / "report.html").read_text()
     for text in ("random_cpu_2s_2", "within the table", "Within 2000 ms on cpu, first reaches"):
         assert text in page, text
+    assert "Within 2000 ms on cpu, first reaches" in " ".join(done.stdout.split())  # the summary that is printed
+    bundled = workflow("make_report", "--report", "bundle.zip")
+    assert bundled.returncode == 0, bundled.stdout
+    assert (workflow.folder / "bundle.zip").stat().st_size > 1000
 
     assert workflow.planned("make_report") == set()
     for changes, planned in (
@@ -200,11 +207,37 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     ):
         workflow.configure(with_settings(searches={"first": BUDGET}, **changes))
         assert workflow.planned("make_report") == planned, changes
+    workflow.configure(with_settings(searches={"first": {}}))
+    assert workflow.planned("make_report") >= {"sample_baseline", "train_architecture", "measure_architecture"} | REPORT
     workflow.configure(with_settings(searches={"first": BUDGET, "second": BUDGET | {"seed": 1}}))
     dry = workflow("--dry-run", "--quiet", "rules", "make_report").stdout
     planned = {line.split()[0]: int(line.split()[1]) for line in dry.splitlines() if re.fullmatch(r"\w+ +\d+", line)}
     assert planned.pop("total") == sum(planned.values())
     assert planned == dict.fromkeys(POINT | REPORT, 1) | {"train_architecture": 2}  # those of the new point alone
+
+
+def test_without_a_budget_random_ones_keep_to_the_latency_of_the_network_found(script, tiny, tmp_path):
+    table = read_table(write_table(tmp_path / "table.tsv", tiny), tiny, 10)
+    found = described(table, 10, {"found": ("ir_k3_e1", "ir_k3_s2", "skip")})
+    found.to_csv(tmp_path / "found.tsv", sep="\t", index=False, float_format="%.6f")
+    arguments = [
+        "--table",
+        tmp_path / "table.tsv",
+        "--space",
+        "tiny",
+        "--architectures",
+        tmp_path / "found.tsv",
+        "--out",
+        tmp_path / "r.tsv",
+    ]
+    done = script("sample_baseline", *arguments, "--count", 3, "--name", "random_like_found")
+    assert done.returncode == 0, done.stderr
+    drawn = pd.read_csv(tmp_path / "r.tsv", sep="\t")
+    assert drawn.name.tolist() == ["random_like_found_1", "random_like_found_2", "random_like_found_3"]
+    assert drawn.latency_us.max() <= found.latency_us[0]
+    refused = script("sample_baseline", *arguments, "--count", 1000)
+    assert refused.returncode == 1
+    assert "evaluation.random is 1000: lower it" in refused.stderr
 
 
 def test_another_search_is_the_only_one_that_runs(copy_of_finished):

@@ -1,4 +1,5 @@
 # What all rules share: the checked configuration, the paths, the hashes of the code.
+import itertools
 import json
 import shlex
 import sys
@@ -14,10 +15,11 @@ sys.path.insert(0, SCRIPTS)
 from fbnet import budget
 from fbnet.config import NOT_TRAINED, check_yaml, dataset_classes, resolve
 from fbnet.errors import InputError
+from fbnet.lookup import find
 from fbnet.plan import network_sets
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.target import TABLE_SETTINGS, Target
-from fbnet.zoo import find, published
+from fbnet.zoo import in_space, published
 
 try:
     for path in workflow.configfiles:
@@ -47,18 +49,21 @@ USED = sorted({search["target"] for search in CONFIG["searches"].values()})
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
 VALIDATION = CONFIG["validation"]
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
+SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 
 
-BASELINE = "(?:random|published)_[A-Za-z0-9_]+"
+# Names that the configuration knows, and no others: a wrong one on the command line is no file that a rule makes.
+BASELINES = [name for name, entry in SETS.items() if entry.kind != "found"]
+RANDOM = [name for name, entry in SETS.items() if entry.kind == "random"]
 
 
 wildcard_constraints:
-    target="[A-Za-z_][A-Za-z0-9_]*",
-    search=f"(?!{BASELINE})[A-Za-z_][A-Za-z0-9_]*",
-    baseline=BASELINE,
-    set="[A-Za-z_][A-Za-z0-9_]*",
-    network="[A-Za-z_][A-Za-z0-9_]*",
+    target="|".join(CONFIG["latency"]),
+    search="|".join(CONFIG["searches"]),
+    baseline="|".join(BASELINES) or "(?!)",
+    set="|".join(SETS),
+    network="|".join([*CONFIG["searches"], *(f"{name}_[0-9]+" for name in RANDOM), "published_[A-Za-z0-9_]+"]),
     seed="[0-9]+",
     published="|".join(PUBLISHED),
 
@@ -193,11 +198,6 @@ def published_architecture(wildcards):
 # The evaluation
 
 
-def set_of_network(network):
-    """The set that a network belongs to, by name."""
-    return next(name for name, entry in SETS.items() if network in entry.networks)
-
-
 def set_table(wildcards):
     """The latency table of a set's target."""
     return f"{RESULTS}/latency/{SETS[wildcards.get('set') or wildcards.baseline].target}.tsv"
@@ -209,7 +209,7 @@ def model_of_baseline(wildcards):
     return [f"{RESULTS}/architectures/{like}.tsv"] if like else []
 
 
-def baseline_options(wildcards):
+def baseline_options(wildcards, input):
     """How a baseline is chosen, and as text the published operators that it depends on."""
     entry = SETS[wildcards.baseline]
     if entry.kind == "published":
@@ -218,36 +218,35 @@ def baseline_options(wildcards):
     evaluation = CONFIG["evaluation"]
     options = [f"--count={evaluation['random']}", f"--seed={evaluation['random_seed']}"]
     if entry.like:
-        return {"options": [*options, f"--architectures={RESULTS}/architectures/{entry.like}.tsv"], "operators": None}
+        return {"options": [*options, f"--architectures={input.architectures}"], "operators": None}
     return {"options": [*options, f"--latency-budget={entry.budget}"], "operators": budget.read(entry.budget, SPACE)[1]}
 
 
 def published_operators(name):
     """The operators of a published architecture in the space that is searched, as text."""
-    return " ".join(find(name, SPACE.definition).ops)
+    return " ".join(in_space(name, SPACE))
 
 
 def architectures_of_network(wildcards):
     """The file that a network's architecture stands in; a published one is in the zoo."""
-    name = set_of_network(wildcards.network)
+    name = SET_OF[wildcards.network]
     return [] if SETS[name].kind == "published" else [f"{RESULTS}/architectures/{name}.tsv"]
 
 
-def architecture_options(wildcards):
+def architecture_options(wildcards, input):
     """Which architecture a network has: the first of a search, one of a baseline by name, or a published one."""
     network = wildcards.network
-    name = set_of_network(network)
+    name = SET_OF[network]
     if SETS[name].kind == "published":
-        bare = network.removeprefix("published_")
-        return {"options": [f"--arch={bare}"], "operators": published_operators(bare)}
-    named = [f"--name={network}"] if SETS[name].kind == "random" else []
-    return {"options": [f"--arch={RESULTS}/architectures/{name}.tsv", *named], "operators": None}
+        return [f"--ops={published_operators(network.removeprefix('published_'))}"]
+    own = [f"--row={network}"] if SETS[name].kind == "random" else []
+    return [f"--architectures={input.architectures}", *own]
 
 
 def start_of_network(wildcards):
     """The supernet whose weights a network starts from, if it does."""
     starts = CONFIG["train"]["start"] == "supernet"
-    return [f"{RESULTS}/search/{set_of_network(wildcards.network)}/supernet.pt"] if starts else []
+    return [f"{RESULTS}/search/{SET_OF[wildcards.network]}/supernet.pt"] if starts else []
 
 
 def trainings():
@@ -278,17 +277,14 @@ def files_of_target(target):
     return [f"{stem}.tsv", f"{stem}.svg", *validation]
 
 
-def report_options():
+def report_options(wildcards, input):
     """What the report shows of targets and searches, as options of its script."""
-    options = []
+    files, plots, options = iter(input.latency), iter(input.plots), []
     for target in USED:
-        options += ["--target", target, *files_of_target(target)]
+        options += ["--target", target, *(path if path == "-" else next(files) for path in files_of_target(target))]
     for search in CONFIG["searches"]:
-        options += ["--search", search, *(f"{RESULTS}/plots/{search}.{what}.svg" for what in PLOTS)]
+        options += ["--search", search, *itertools.islice(plots, 3)]
     return options
-
-
-PLOTS = ("theta", "history", "architecture")
 
 
 def only_profiling():

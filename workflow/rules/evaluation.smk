@@ -48,7 +48,7 @@ rule train_architecture:
         supernet=lambda wildcards, input: [f"--supernet={input.supernet}"] if input.supernet else [],
         out=lambda wildcards, output: Path(output.network).parent,
     shell:
-        "python -m train_architecture {params.architecture[options]:q} --space {params.space:q} --data {params.data:q}"
+        "python -m train_architecture --name {wildcards.network} {params.architecture:q} --space {params.space:q} --data {params.data:q}"
         " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} --threads {threads}"
         " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"
 
@@ -164,7 +164,9 @@ rule make_report:
     input:
         summary=rules.evaluate.output.summary,
         findings=rules.evaluate.output.findings,
-        plots=expand(rules.plot_search.output, search=CONFIG["searches"]),
+        plots=[
+            f"{RESULTS}/plots/{search}.{what}.svg" for search in CONFIG["searches"] for what in rules.plot_search.output.keys()
+        ],
         latency=[path for target in USED for path in files_of_target(target) if path != "-"],
     output:
         report=report(f"{RESULTS}/report.html", category="Evaluation", caption="../report/report.rst"),
@@ -178,7 +180,7 @@ rule make_report:
         template=template_hash(),
         space=json_of(SPACE.definition),
         settings=json_of(CONFIG),
-        parts=report_options(),
+        parts=report_options,
     shell:
         "python -m make_report --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
         " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"

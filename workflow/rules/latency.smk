@@ -58,7 +58,7 @@ rule validate_latency:
         plot=report(f"{RESULTS}/latency/{TARGET}.validation.svg", category="Latency", caption="../report/validation.rst"),
     log:
         f"{RESULTS}/logs/validate_latency/{TARGET}.log",
-    priority: 1  # before a search starts
+    priority: 2  # before a search starts
     conda:
         "../envs/fbnet.yaml"
     threads: workflow.cores

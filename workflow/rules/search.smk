@@ -15,6 +15,7 @@ rule train_supernet:
         history=f"{RESULTS}/search/{{search}}/history.tsv",
     log:
         f"{RESULTS}/logs/train_supernet/{{search}}.log",
+    priority: 1  # the longest way to the report leads through it
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"]

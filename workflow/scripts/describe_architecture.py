@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fbnet.card import describe, text
 from fbnet.latency import read_table
+from fbnet.lookup import add_options, find
 from fbnet.runtime import run
-from fbnet.zoo import add_options, find
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fbnet.batches import Batches, split
+from fbnet.batches import Batches, may_reside, split
 from fbnet.checkpoint import read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
@@ -27,7 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"the dataset {arguments.data} has other classes than {arguments.supernet} was trained on")
     device = choose_device(arguments.threads, settings["gpu"])
     _, theta_images = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
-    batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device)
+    on_device = may_reside(dataset.train_images, device)
+    batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device, on_device)
     rows = pd.concat([pd.read_csv(path, sep="\t", dtype=str) for path in arguments.architectures])
     weights = {name: value.to(device) for name, value in supernet["weights"].items()}
     top1 = []

@@ -16,10 +16,10 @@ from fbnet.dataset import read_dataset
 from fbnet.errors import InputError
 from fbnet.export import OPSET, export
 from fbnet.latency import device_of, read_header, read_table
+from fbnet.lookup import add_options, find
 from fbnet.network import Network, cut_out
 from fbnet.provenance import versions
 from fbnet.runtime import log, replacing, run
-from fbnet.zoo import add_options, find
 
 
 def main(arguments: argparse.Namespace) -> None:

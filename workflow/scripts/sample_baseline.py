@@ -12,14 +12,14 @@ from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
 from fbnet.sampling import described, draw_blindly
 from fbnet.space import read_space
-from fbnet.zoo import find
+from fbnet.zoo import in_space
 
 
 def main(arguments: argparse.Namespace) -> None:
     space = read_space(arguments.space)
     table = read_table(arguments.table, space, arguments.classes)
     if arguments.published:
-        chosen = {f"published_{name}": find(name, space.definition).ops for name in arguments.published}
+        chosen = {f"published_{name}": in_space(name, space) for name in arguments.published}
     else:
         budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else _taken(arguments.architectures)
         drawn = draw_blindly(table, arguments.count, budget_us, arguments.seed)

@@ -2,6 +2,7 @@
 """Print what the searches have found: architecture, predicted latency, MACs, parameters, accuracy, and the files made."""
 
 import argparse
+import csv
 import json
 import textwrap
 from pathlib import Path
@@ -42,6 +43,14 @@ def main(arguments: argparse.Namespace) -> None:
             if "disturbed" in header:
                 print(_filled(f"WARNING: the machine was disturbed during its {what}: {header['disturbed']}", "  "))
         print(f"  files               {path}\n                      {path.with_suffix('.svg')}")
+    findings = results / "evaluation/findings.tsv"
+    if findings.is_file():
+        print("\nEvaluation: trained from scratch, measured, and held against baselines")
+        with findings.open(newline="") as file:
+            for finding in csv.DictReader(file, delimiter="\t"):
+                about = "" if finding["about"] == "all" else f"{finding['about']}: "
+                print(_filled(f"{'WARNING: ' if finding['kind'] == 'warning' else ''}{about}{finding['text']}", "  "))
+        print(f"  files               {results / 'report.html'}\n                      {findings.with_name('summary.tsv')}")
 
 
 def _wrapped(ops: str) -> str:

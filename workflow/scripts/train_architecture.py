@@ -5,8 +5,10 @@ import argparse
 import platform
 from pathlib import Path
 
+import pandas as pd
 import torch
 
+from fbnet.architecture import Architecture, parse
 from fbnet.checkpoint import delete, fingerprint, read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
@@ -15,9 +17,8 @@ from fbnet.network import subnetwork_weights
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import StopRequest, log, replacing, run
 from fbnet.settings import TrainSettings
-from fbnet.space import read_mapping
+from fbnet.space import SearchSpace, read_mapping, read_space
 from fbnet.training import Training
-from fbnet.zoo import add_options, find
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,8 +30,8 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
     values = read_mapping(arguments.settings, "settings") | {"seed": arguments.seed}
     settings = TrainSettings.of(values)
     dataset = read_dataset(arguments.data)
-    architecture = find(arguments.arch, arguments.space, len(dataset.classes), arguments.name)
-    space = architecture.space
+    space = read_space(arguments.space)
+    architecture = Architecture(arguments.name, space, _operators(arguments, space), len(dataset.classes))
     if dataset.train_images.shape[1] != space.resolution:
         raise InputError(
             f"the dataset {arguments.data} has images of {dataset.train_images.shape[1]} pixels, but space {space.name} "
@@ -68,9 +69,28 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
     log.info("%s: %.2f %% of the test images are right.", architecture.name, 100 * found["test_top1"])
 
 
+def _operators(arguments: argparse.Namespace, space: SearchSpace) -> tuple[str, ...]:
+    if arguments.ops:
+        return parse(arguments.ops, space)
+    try:
+        rows = pd.read_csv(arguments.architectures, sep="\t", dtype=str)
+        rows = rows[rows["name"] == arguments.row] if arguments.row else rows
+        text = rows["ops"].iloc[0]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the architectures {arguments.architectures} cannot be read: {error}") from None
+    except IndexError:
+        raise InputError(f"{arguments.architectures} has no architecture {arguments.row or ''}: sample again") from None
+    return parse(text, space)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    add_options(parser)
+    parser.add_argument("--name", default="network", help="what to call it")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--architectures", type=Path, help="TSV of sample_architecture: its first, or the --row of this name")
+    which.add_argument("--ops", help="the architecture as a string of operators")
+    parser.add_argument("--row", help="name of one of several architectures")
+    parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--data", type=Path, required=True, help="folder of a prepared dataset")
     parser.add_argument("--settings", required=True, help="settings of the training: a YAML file, or JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, and of order and augmentation of the images")

@@ -9,8 +9,10 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from fbnet.dataset import Dataset
+from fbnet.device import free_bytes
 
 BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
+RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; larger sets stream
 WORKERS = 2  # processes that read ahead where a set streams: they only copy bytes
 
 
@@ -19,6 +21,11 @@ def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(seed).permutation(count)
     first = round(count * share)
     return np.sort(order[:first]), np.sort(order[first:])
+
+
+def may_reside(images: np.ndarray, device: torch.device) -> bool:
+    """Whether the device has room for these images."""
+    return images.nbytes <= RESIDENT_SHARE * free_bytes(device)
 
 
 class Batches:

@@ -6,7 +6,7 @@ import re
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.space import SearchSpace
-from fbnet.zoo import find, published
+from fbnet.zoo import in_space
 
 UNITS_US = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
 ALLOWED = "a latency with its unit (8ms, 8500us), a published network (fbnet_c), or a multiple of one (0.8 * fbnet_c)"
@@ -26,12 +26,8 @@ def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
         raise InputError(f"latency_budget is {text!r}, but must be more than nothing")
     if not name:
         return factor, None
-    if name not in published():
-        raise InputError(
-            f"latency_budget is {text!r}, but {name} is no published architecture; known are {', '.join(published())}"
-        )
     try:
-        return factor, find(name, space.definition).ops
+        return factor, in_space(name, space)
     except InputError as error:
         raise InputError(f"latency_budget is {text!r}, but {error}") from None
 

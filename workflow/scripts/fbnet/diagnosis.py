@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from fbnet.evidence import milliseconds
 from fbnet.space import SearchSpace
 
 MOST_SKIPS = 0.75  # share of the layers that could be left out, from which on too many are
@@ -54,8 +55,8 @@ def warnings(
         )
     if latency_us > budget_us * (1 + validation_error):
         texts.append(
-            f"The network found takes {latency_us / 1000:.4g} ms, {latency_us / budget_us - 1:.1%} more than its budget "
-            f"of {budget_us / 1000:.4g} ms, and the table's mean error is {validation_error:.1%}: measure the table again on "
+            f"The network found takes {milliseconds(latency_us)}, {latency_us / budget_us - 1:.1%} more than its budget "
+            f"of {milliseconds(budget_us)}, and the table's mean error is {validation_error:.1%}: measure the table again on "
             f"a quiet machine, or set latency_budget lower by as much."
         )
     if len(judged) >= LEAST_RANKED:

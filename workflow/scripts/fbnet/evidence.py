@@ -24,6 +24,8 @@ class Difference:
 
     def __str__(self) -> str:
         points, error = 100 * self.value, 100 * CLEAR * self.error
+        if math.isinf(error):
+            return f"a difference of {points:+.1f} points, of which a single training each cannot tell whether it is chance"
         if self.clear:
             return f"{abs(points):.1f} points {'better' if points > 0 else 'worse'} (± {error:.1f} at two standard errors)"
         return f"a difference of {points:+.1f} points, within the spread (± {error:.1f} at two standard errors)"
@@ -70,7 +72,7 @@ def sentences(summary: pd.DataFrame, validation_error: dict[str, float]) -> list
 
 def _against_random(found: pd.DataFrame, others: pd.DataFrame) -> str:
     budget_us = found["budget_us"].iloc[0]
-    within = f"Within {budget_us / 1000:.4g} ms" if math.isfinite(budget_us) else "Within the latency of the network found"
+    within = f"Within {milliseconds(budget_us)}" if math.isfinite(budget_us) else "Within the latency of the network found"
     same_budget = len(found) > 1
     who = f"the {len(found)} networks found ({', '.join(found['network'])})" if same_budget else found["network"].iloc[0]
     reach = "reach in the mean" if same_budget else "reaches"
@@ -107,6 +109,11 @@ def _budgets(found: pd.DataFrame, validation_error: dict[str, float]) -> list[st
             f"of {allowed:.1%}; {worst} is the furthest, at {over.max():+.1%} of it."
         )
     return texts
+
+
+def milliseconds(us: float) -> str:
+    """A latency as sentences have it."""
+    return f"{us / 1000:.3g} ms" if us < 999_500 else f"{us / 1000:.0f} ms"
 
 
 def _trainings(count: int) -> str:

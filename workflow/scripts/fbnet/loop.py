@@ -20,8 +20,6 @@ from fbnet.metrics import Means
 from fbnet.ranks import Ranks
 from fbnet.runtime import Progress, StopRequest, log
 
-RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; larger sets stream
-
 
 class Loop:
     """Epochs of phases; a phase in `batches` trains, any other is judged. Subclasses say what a step and a judgement are.
@@ -255,11 +253,6 @@ class Loop:
         if self.ranks.is_first:
             checkpoint.save(self.checkpoint_path, self.fingerprint, state)
         self.saved = time.monotonic()
-
-
-def resident(nbytes: int, device: torch.device) -> bool:
-    """Whether images of so many bytes may lie on the device."""
-    return nbytes <= RESIDENT_SHARE * free_bytes(device)
 
 
 def _say(row: dict, writer: SummaryWriter) -> None:

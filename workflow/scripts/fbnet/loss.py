@@ -32,6 +32,8 @@ def make_loss(settings: dict, least_us: float, most_us: float) -> Loss:
             )
         return paper_loss(settings["alpha"], settings["beta"])
     target_us = settings["target_us"]
+    if target_us is None:
+        raise InputError("neither loss.target_us nor latency_budget is set, but loss.form 'target' needs one: give a latency")
     if not least_us <= target_us <= most_us:
         raise InputError(
             f"loss.target_us is {target_us:g}, but by the latency table the networks of this space take "

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fbnet.batches import Batches, split
+from fbnet.batches import Batches, may_reside, split
 from fbnet.dataset import Dataset
 from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
 from fbnet.latency import LatencyTable
-from fbnet.loop import Loop, resident
+from fbnet.loop import Loop
 from fbnet.loss import make_loss
 from fbnet.memory import bytes_per_image
 from fbnet.network import cut_out
@@ -33,7 +33,7 @@ class Search(Loop):
         self.classes = len(dataset.classes)
         share = settings.batch_size // ranks.count
         part = slice(ranks.rank * share, (ranks.rank + 1) * share)
-        on_device = resident(dataset.train_images.nbytes, device)
+        on_device = may_reside(dataset.train_images, device)
         halves = split(len(dataset.train_labels), settings.weight_share, settings.seed)
         batches = {
             name: Batches(dataset, half, settings.batch_size, device, on_device, part)

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
 from fbnet.architecture import Architecture
-from fbnet.batches import Batches, split
+from fbnet.batches import Batches, may_reside, split
 from fbnet.dataset import Dataset
-from fbnet.loop import Loop, resident
+from fbnet.loop import Loop
 from fbnet.memory import bytes_per_image
 from fbnet.network import Network
 from fbnet.ranks import Ranks
@@ -33,7 +33,7 @@ class Training(Loop):
     ):
         self.dataset = dataset
         self.space = architecture.space
-        count, on_device = len(dataset.train_labels), resident(dataset.train_images.nbytes, device)
+        count, on_device = len(dataset.train_labels), may_reside(dataset.train_images, device)
         for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
         torch.manual_seed(settings.seed)
         self.network = Network(architecture.space, architecture.ops, architecture.classes)
@@ -84,7 +84,7 @@ class Training(Loop):
         else:
             images, labels = self.dataset.test_images, self.dataset.test_labels
             tests = dataclasses.replace(self.dataset, train_images=images, train_labels=labels)
-            on_device = resident(images.nbytes, self.device)
+            on_device = may_reside(images, self.device)
             batches = Batches(tests, np.arange(len(labels)), self.settings.batch_size, self.device, on_device)
         network = self.average.module.eval()
         for images, labels in batches.plain():
