@@ -52,10 +52,14 @@ def write_table(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker runs all tests of the finished workflow, so that it is made once."""
-    for item in items:
-        if {"finished_workflow", "copy_of_finished"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+    """One worker runs all tests of the finished workflow, so that it is made once; they come first, being the longest."""
+
+    def shares(item):
+        return bool({"finished_workflow", "copy_of_finished"} & set(item.fixturenames))
+
+    for item in filter(shares, items):
+        item.add_marker(pytest.mark.xdist_group("workflow"))
+    items.sort(key=shares, reverse=True)
 
 
 @pytest.fixture(scope="session")

@@ -210,15 +210,16 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     workflow.configure(with_settings(searches={"first": {}}))
     assert workflow.planned("make_report") >= {"sample_baseline", "train_architecture", "measure_architecture"} | REPORT
     workflow.configure(with_settings(searches={"first": BUDGET, "second": BUDGET | {"seed": 1}}))
-    dry = workflow("--dry-run", "--quiet", "rules", "make_report").stdout
+    dry = workflow("make_report", "--dry-run", "--quiet", "rules").stdout
     planned = {line.split()[0]: int(line.split()[1]) for line in dry.splitlines() if re.fullmatch(r"\w+ +\d+", line)}
     assert planned.pop("total") == sum(planned.values())
     assert planned == dict.fromkeys(POINT | REPORT, 1) | {"train_architecture": 2}  # those of the new point alone
 
 
 def test_without_a_budget_random_ones_keep_to_the_latency_of_the_network_found(script, tiny, tmp_path):
-    table = read_table(write_table(tmp_path / "table.tsv", tiny), tiny, 10)
-    found = described(table, 10, {"found": ("ir_k3_e1", "ir_k3_s2", "skip")})
+    made = write_table(tmp_path / "table.tsv", tiny, latency_us=lambda cell: 10.0 * cell.c_out * cell.expansion)
+    table = read_table(made, tiny, 10)
+    found = described(table, 10, {"found": ("ir_k5_e3", "ir_k3_s2", "ir_k5_e3")})
     found.to_csv(tmp_path / "found.tsv", sep="\t", index=False, float_format="%.6f")
     arguments = [
         "--table",
