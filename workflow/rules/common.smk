@@ -49,9 +49,8 @@ USED = sorted({search["target"] for search in CONFIG["searches"].values()})
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
 VALIDATION = CONFIG["validation"]
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
-SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
-
+SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
 
 # Names that the configuration knows, and no others: a wrong one on the command line is no file that a rule makes.
 BASELINES = [name for name, entry in SETS.items() if entry.kind != "found"]

@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fbnet.ranks import Ranks
 from fbnet.runtime import Progress, StopRequest, log
 
 
-class Loop:
+class Loop(ABC):
     """Epochs of phases; a phase in `batches` trains, any other is judged. Subclasses say what a step and a judgement are.
 
     `state` is all that a checkpoint sees. Everything random follows from the seed and the place in the run (epoch, phase,
@@ -52,28 +53,28 @@ class Loop:
 
     # What a subclass says
 
+    @abstractmethod
     def phases(self, epoch: int) -> list[str]:
         """The phases of an epoch, in order; the first is the same in each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> float:
         """Set up what holds for a training phase, also where it resumes; the Gumbel temperature, nan if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, images: Tensor, labels: Tensor) -> None:
         """One step of the phase's optimiser on this process's part of a batch: normalised [n, 3, H, W], labels [n]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self) -> int:
         """Take a phase that does not train into `means`; how many images it saw."""
-        raise NotImplementedError
 
-    def end_epoch(self) -> None:
+    def end_epoch(self) -> None:  # noqa: B027 — nothing, unless a subclass has something to do
         """Whatever follows an epoch, before it is saved."""
 
+    @abstractmethod
     def bytes_per_image(self) -> float:
         """The memory that a step takes for each image of a part."""
-        raise NotImplementedError
 
     def rate_key(self) -> str:
         """Where the phase's learning rate stands in the configuration."""
