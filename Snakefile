@@ -25,4 +25,4 @@ rule all:
 
 onsuccess:
     if not only_profiling():
-        shell("python -m summarize --results {RESULTS:q} --error {VALIDATION[error]}")
+        shell(command("summarize.py") + " --results {RESULTS:q} --error {VALIDATION[error]}")

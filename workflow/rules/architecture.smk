@@ -4,19 +4,24 @@
 rule sample_architecture:
     input:
         supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
-        table=search_table,
+        table=latency_table,
     output:
         f"{RESULTS}/architectures/{{search}}.tsv",
     log:
         f"{RESULTS}/logs/sample_architecture/{{search}}.log",
+    group:
+        "architectures"
     conda:
         "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
     params:
+        run=untracked(command("sample_architecture.py")),
         code=code("sample_architecture.py"),
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
         budget=budget_options,
     shell:
-        "python -m sample_architecture --supernet {input.supernet:q} --table {input.table:q}"
+        "{params.run} --supernet {input.supernet:q} --table {input.table:q}"
         " {params.options:q} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
@@ -29,12 +34,17 @@ rule export_modeldef:
         json=f"{RESULTS}/modeldef/{{search}}.json",
     log:
         f"{RESULTS}/logs/export_modeldef/{{search}}.log",
+    group:
+        "architectures"
     conda:
         "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
     params:
+        run=untracked(command("export_modeldef.py")),
         code=code("export_modeldef.py"),
     shell:
-        "python -m export_modeldef"
+        "{params.run}"
         " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"
 
 
@@ -43,20 +53,25 @@ rule export_model:
     input:
         definition=f"{RESULTS}/modeldef/{{search}}.json",
         supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
-        table=search_table,
+        table=latency_table,
         arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,
     output:
         multiext(f"{RESULTS}/models/{{search}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
     log:
         f"{RESULTS}/logs/export_model/{{search}}.log",
+    group:
+        "architectures"
     conda:
         "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
     params:
+        run=untracked(command("export_model.py")),
         code=code("export_model.py"),
         data=lambda wildcards, input: Path(input.data).parent,
     shell:
-        "python -m export_model --arch {input.definition:q} --supernet {input.supernet:q} --data {params.data:q}"
+        "{params.run} --arch {input.definition:q} --supernet {input.supernet:q} --data {params.data:q}"
         " --table {input.table:q} --out {output.onnx:q} --log {log:q}"
 
 
@@ -69,7 +84,8 @@ rule export_published:
     conda:
         "../envs/fbnet.yaml"
     params:
+        run=untracked(command("export_model.py")),
         code=code("export_model.py"),
         architecture=published_architecture,
     shell:
-        "python -m export_model --arch {wildcards.published} --out {output.onnx:q} --log {log:q}"
+        "{params.run} --arch {wildcards.published} --out {output.onnx:q} --log {log:q}"

@@ -2,15 +2,20 @@
 import itertools
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
-SCRIPTS = str(ROOT / "workflow/scripts")
-sys.path.insert(0, SCRIPTS)
+# What SLURM sends before a job's time is up reaches all its processes. Training saves its state; Snakemake and the shell
+# between them would end of it, and take training with them. They inherit this.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+ROOT = Path(str(workflow.current_basedir)).parents[1]  # also where this is a module of another workflow
+SCRIPTS = ROOT / "workflow/scripts"
+sys.path.insert(0, str(SCRIPTS))
 
 from fbnet import budget
 from fbnet.config import NOT_TRAINED, check_yaml, dataset_classes, resolve
@@ -37,13 +42,6 @@ except InputError as error:
 RESULTS = CONFIG["results"]
 DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
 
-# Every shell command finds the scripts as modules and, unless --sdm conda brings its own, the python that runs Snakemake,
-# also where that is not on PATH. Neither is part of a rule's text: a checkout that moves reruns nothing; nor is what to do
-# with a new measurement, or how often to save: another wish measures and trains nothing again.
-bin_folder = "" if workflow.deployment_settings.deployment_method else f"{Path(sys.executable).parent}:"
-exports = f'export PYTHONPATH={shlex.quote(SCRIPTS)} PYTHONSAFEPATH=1 PATH={shlex.quote(bin_folder)}"$PATH"; '
-shell.prefix(f"{exports}NEW_MEASUREMENT={CONFIG['new_measurement']} CHECKPOINT_MINUTES={CONFIG['checkpoint_minutes']}; ")
-
 TARGET_KEYS = Target.__dataclass_fields__
 USED = sorted({search["target"] for search in CONFIG["searches"].values()})
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
@@ -69,7 +67,18 @@ wildcard_constraints:
 
 def code(script):
     """Snakemake does not see what a script imports: these hashes in a rule's params rerun it when its code changes."""
-    return code_hashes(Path(SCRIPTS, script))
+    return code_hashes(SCRIPTS / script)
+
+
+def untracked(value):
+    """A parameter that reruns nothing when it changes, as a folder that moves: Snakemake keeps no record of what asks for `output`."""
+    return lambda wildcards, output: value
+
+
+def command(script):
+    """What runs a script: the python that runs Snakemake, also where that is not on PATH, or the one that --sdm conda brings."""
+    python = "python" if workflow.deployment_settings.deployment_method else sys.executable
+    return shlex.join([python, str(SCRIPTS / script)])
 
 
 def template_hash():
@@ -82,14 +91,9 @@ def json_of(settings):
     return json.dumps(settings, sort_keys=True)
 
 
-def target_of(wildcards):
-    """The settings of the target that a job measures."""
-    return CONFIG["latency"][wildcards.get("target", TARGET)]
-
-
 def own_table(wildcards):
     """The table that the user brings for this target, if any."""
-    return target_of(wildcards).get("table", [])
+    return CONFIG["latency"][target_of_job(wildcards)].get("table", [])
 
 
 def table_settings(target):
@@ -100,29 +104,32 @@ def table_settings(target):
 
 
 def target_options(wildcards):
-    """The settings of the target that a job measures, as options of a script."""
-    return options_of_target(wildcards.get("target", TARGET))
-
-
-def options_of_target(target):
-    """A target's settings as options of a script, those that count for its engine, in an order of their own."""
-    return [f"--{key.replace('_', '-')}={value}" for key, value in sorted(table_settings(target).items())]
+    """The settings of a job's target as options of a script, those that count for its engine, in an order of their own."""
+    return [f"--{key.replace('_', '-')}={value}" for key, value in sorted(table_settings(target_of_job(wildcards)).items())]
 
 
 def effort_options(wildcards):
     """How long to measure, where something is measured."""
-    target = target_of(wildcards)
-    return [f"--{key}={target[key]}" for key in ("precision", "runs") if is_measured(wildcards.get("target", TARGET))]
+    target = CONFIG["latency"][target_of_job(wildcards)]
+    return [f"--{key}={target[key]}" for key in ("precision", "runs") if is_measured(target_of_job(wildcards))]
 
 
-def target_gpu(wildcards):
+def target_of_job(wildcards):
+    """The target that a job measures, or for which it makes something."""
+    name = wildcards.get("search") or wildcards.get("set") or wildcards.get("baseline")
+    return SETS[name].target if name else wildcards.get("target", TARGET)
+
+
+def gpus_to_measure(wildcards):
     """The number of GPUs that measuring a job's target takes."""
-    return gpus_of_target(wildcards.get("target", TARGET))
+    return int(CONFIG["latency"][target_of_job(wildcards)].get("device") == "cuda")
 
 
-def gpus_of_target(target):
-    """The number of GPUs that measuring a target takes."""
-    return int(CONFIG["latency"][target].get("device") == "cuda")
+def node_resources():
+    """What names the nodes of a job's target on a cluster; for all rules of a group, which is one submission to one node."""
+    of_targets = {target: settings.get("resources", {}) for target, settings in CONFIG["latency"].items()}
+    keys = sorted({key for resources in of_targets.values() for key in resources})
+    return {key: lambda wildcards, key=key: of_targets[target_of_job(wildcards)].get(key) for key in keys}
 
 
 def is_measured(target):
@@ -172,9 +179,9 @@ def aim_options(wildcards):
     return budget_options(wildcards) if aims else {"options": [], "operators": None}
 
 
-def search_table(wildcards):
-    """The latency table of a search's target."""
-    return f"{RESULTS}/latency/{CONFIG['searches'][wildcards.search]['target']}.tsv"
+def latency_table(wildcards):
+    """The latency table of a job's target."""
+    return f"{RESULTS}/latency/{target_of_job(wildcards)}.tsv"
 
 
 def strict_options(wildcards, input):
@@ -197,18 +204,13 @@ def published_architecture(wildcards):
 # The evaluation
 
 
-def set_table(wildcards):
-    """The latency table of a set's target."""
-    return f"{RESULTS}/latency/{SETS[wildcards.get('set') or wildcards.baseline].target}.tsv"
-
-
 def model_of_baseline(wildcards):
     """The architecture whose latency random ones must keep to, where no budget is given."""
     like = SETS[wildcards.baseline].like
     return [f"{RESULTS}/architectures/{like}.tsv"] if like else []
 
 
-def baseline_options(wildcards, input):
+def baseline_options(wildcards):
     """How a baseline is chosen, and as text the published operators that it depends on."""
     entry = SETS[wildcards.baseline]
     if entry.kind == "published":
@@ -217,8 +219,13 @@ def baseline_options(wildcards, input):
     evaluation = CONFIG["evaluation"]
     options = [f"--count={evaluation['random']}", f"--seed={evaluation['random_seed']}"]
     if entry.like:
-        return {"options": [*options, f"--architectures={input.architectures}"], "operators": None}
+        return {"options": options, "operators": None}
     return {"options": [*options, f"--latency-budget={entry.budget}"], "operators": budget.read(entry.budget, SPACE)[1]}
+
+
+def file_option(option, key):
+    """An option of a script that names an input file, where the job has one."""
+    return lambda wildcards, input: [f"--{option}={input[key]}"] if input.get(key) else []
 
 
 def published_operators(name):
@@ -232,14 +239,13 @@ def architectures_of_network(wildcards):
     return [] if SETS[name].kind == "published" else [f"{RESULTS}/architectures/{name}.tsv"]
 
 
-def architecture_options(wildcards, input):
-    """Which architecture a network has: the first of a search, one of a baseline by name, or a published one."""
+def architecture_options(wildcards):
+    """Which architecture a network has: the first of a search, one of a baseline by name, or a published one by its operators."""
     network = wildcards.network
-    name = SET_OF[network]
-    if SETS[name].kind == "published":
+    kind = SETS[SET_OF[network]].kind
+    if kind == "published":
         return [f"--ops={published_operators(network.removeprefix('published_'))}"]
-    own = [f"--row={network}"] if SETS[name].kind == "random" else []
-    return [f"--architectures={input.architectures}", *own]
+    return [f"--row={network}"] if kind == "random" else []
 
 
 def start_of_network(wildcards):

@@ -13,12 +13,14 @@ rule download_cifar:
         description=f"{DATA}/dataset.json",
     log:
         f"{RESULTS}/logs/download_cifar/{CONFIG['dataset']['name']}.log",
+    localrule: CONFIG["dataset"]["name"] != "image_folder"  # nodes of a cluster rarely reach the internet
     conda:
         "../envs/fbnet.yaml"
     params:
+        run=untracked(command("download_cifar.py")),
         code=code("download_cifar.py"),
         name=CONFIG["dataset"]["name"],
         options=source_options(),
         out=lambda wildcards, output: Path(output.description).parent,
     shell:
-        "python -m download_cifar --name {params.name} {params.options:q} --out {params.out:q} --log {log:q}"
+        "{params.run} --name {params.name} {params.options:q} --out {params.out:q} --log {log:q}"

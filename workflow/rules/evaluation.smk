@@ -4,22 +4,28 @@
 # Random architectures within a latency budget, or the published ones that the space can express.
 rule sample_baseline:
     input:
-        table=set_table,
+        table=latency_table,
         architectures=model_of_baseline,
     output:
         f"{RESULTS}/architectures/{{baseline}}.tsv",
     log:
         f"{RESULTS}/logs/sample_baseline/{{baseline}}.log",
+    group:
+        "architectures"
     conda:
         "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
     params:
+        run=untracked(command("sample_baseline.py")),
         code=code("sample_baseline.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         choice=baseline_options,
+        like=file_option("architectures", "architectures"),
     shell:
-        "python -m sample_baseline --table {input.table:q} --space {params.space:q} --classes {params.classes}"
-        " {params.choice[options]:q} --name {wildcards.baseline} --out {output:q} --log {log:q}"
+        "{params.run} --table {input.table:q} --space {params.space:q} --classes {params.classes}"
+        " {params.choice[options]:q} {params.like:q} --name {wildcards.baseline} --out {output:q} --log {log:q}"
 
 
 rule train_architecture:
@@ -40,41 +46,48 @@ rule train_architecture:
     resources:
         gpu=CONFIG["train"]["gpu"],
     params:
+        run=untracked(command("train_architecture.py")),
         code=code("train_architecture.py"),
         space=json_of(SPACE.definition),
         architecture=architecture_options,
         settings=json_of(CONFIG["train"]),
         data=lambda wildcards, input: Path(input.data).parent,
-        supernet=lambda wildcards, input: [f"--supernet={input.supernet}"] if input.supernet else [],
+        architectures=file_option("architectures", "architectures"),
+        supernet=file_option("supernet", "supernet"),
         out=lambda wildcards, output: Path(output.network).parent,
+        checkpoint_minutes=untracked(CONFIG["checkpoint_minutes"]),
     shell:
-        "python -m train_architecture --name {wildcards.network} {params.architecture:q} --space {params.space:q} --data {params.data:q}"
+        "{params.run} --name {wildcards.network} {params.architectures:q} {params.architecture:q} --space {params.space:q} --data {params.data:q}"
         " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} --threads {threads}"
-        " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"
+        " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"
 
 
 rule measure_architecture:
     input:
         architectures=f"{RESULTS}/architectures/{{set}}.tsv",
-        table=set_table,
+        table=latency_table,
     output:
         f"{RESULTS}/measurement/{{set}}.tsv",
     log:
         f"{RESULTS}/logs/measure_architecture/{{set}}.log",
+    group:
+        "architectures"
     conda:
         "../envs/fbnet.yaml"
     # All cores, although one may do: no other job disturbs the measurement.
     threads: workflow.cores
     resources:
-        gpu=lambda wildcards: gpus_of_target(SETS[wildcards.set].target),
+        **node_resources(),
+        gpu=gpus_to_measure,
     params:
+        run=untracked(command("measure_architecture.py")),
         code=code("measure_architecture.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
-        options=lambda wildcards: options_of_target(SETS[wildcards.set].target),
+        options=target_options,
         runs=CONFIG["evaluation"]["runs"],
     shell:
-        "python -m measure_architecture --architectures {input.architectures:q} --table {input.table:q}"
+        "{params.run} --architectures {input.architectures:q} --table {input.table:q}"
         " --space {params.space:q} --classes {params.classes} {params.options:q} --runs {params.runs}"
         " --out {output:q} --log {log:q}"
 
@@ -95,10 +108,11 @@ rule evaluate_supernet:
     resources:
         gpu=lambda wildcards: min(CONFIG["searches"][wildcards.search]["gpu"], 1),
     params:
+        run=untracked(command("evaluate_supernet.py")),
         code=code("evaluate_supernet.py"),
         data=lambda wildcards, input: Path(input.data).parent,
     shell:
-        "python -m evaluate_supernet --supernet {input.supernet:q} --data {params.data:q}"
+        "{params.run} --supernet {input.supernet:q} --data {params.data:q}"
         " --architectures {input.architectures:q} --threads {threads} --out {output:q} --log {log:q}"
 
 
@@ -116,9 +130,12 @@ rule evaluate:
         findings=f"{RESULTS}/evaluation/findings.tsv",
     log:
         f"{RESULTS}/logs/evaluate/evaluate.log",
+    group:
+        "report"
     conda:
         "../envs/fbnet.yaml"
     params:
+        run=untracked(command("evaluate.py")),
         code=code("evaluate.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
@@ -126,7 +143,7 @@ rule evaluate:
         trainings=CONFIG["evaluation"]["trainings"],
         results=lambda wildcards, output: Path(output.summary).parents[1],
     shell:
-        "python -m evaluate --results {params.results:q} --plan {params.plan:q} --space {params.space:q}"
+        "{params.run} --results {params.results:q} --plan {params.plan:q} --space {params.space:q}"
         " --classes {params.classes} --trainings {params.trainings} --summary {output.summary:q}"
         " --findings {output.findings:q} --log {log:q}"
 
@@ -136,7 +153,7 @@ rule plot_search:
         theta=f"{RESULTS}/search/{{search}}/theta.tsv",
         history=f"{RESULTS}/search/{{search}}/history.tsv",
         architectures=f"{RESULTS}/architectures/{{search}}.tsv",
-        table=search_table,
+        table=latency_table,
     output:
         theta=report(f"{RESULTS}/plots/{{search}}.theta.svg", category="Searches", caption="../report/theta.rst"),
         history=report(f"{RESULTS}/plots/{{search}}.history.svg", category="Searches", caption="../report/history.rst"),
@@ -145,16 +162,19 @@ rule plot_search:
         ),
     log:
         f"{RESULTS}/logs/plot_search/{{search}}.log",
+    group:
+        "report"
     conda:
         "../envs/fbnet.yaml"
     params:
+        run=untracked(command("plot_search.py")),
         code=code("plot_search.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         budget=budget_options,
         search=lambda wildcards, input: Path(input.theta).parent,
     shell:
-        "python -m plot_search --search {params.search:q} --architectures {input.architectures:q}"
+        "{params.run} --search {params.search:q} --architectures {input.architectures:q}"
         " --space {params.space:q} --name {wildcards.search} --table {input.table:q} --classes {params.classes}"
         " {params.budget[options]:q} --theta {output.theta:q} --history {output.history:q}"
         " --architecture {output.architecture:q} --log {log:q}"
@@ -173,15 +193,18 @@ rule make_report:
         scatter=report(f"{RESULTS}/plots/accuracy_latency.svg", category="Evaluation", caption="../report/accuracy_latency.rst"),
     log:
         f"{RESULTS}/logs/make_report/report.log",
+    group:
+        "report"
     conda:
         "../envs/fbnet.yaml"
     params:
+        run=untracked(command("make_report.py")),
         code=code("make_report.py"),
         template=template_hash(),
         space=json_of(SPACE.definition),
         settings=json_of(CONFIG),
         parts=report_options,
     shell:
-        "python -m make_report --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
+        "{params.run} --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
         " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"
         " --log {log:q}"

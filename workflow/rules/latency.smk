@@ -12,24 +12,29 @@ rule profile_latency:
         table=f"{RESULTS}/latency/{TARGET}.tsv",
     log:
         f"{RESULTS}/logs/profile_latency/{TARGET}.log",
+    group:
+        "latency"
     conda:
         "../envs/fbnet.yaml"
     # All cores, although one may do: no other job disturbs the measurement.
     threads: workflow.cores
     resources:
-        gpu=target_gpu,
+        **node_resources(),
+        gpu=gpus_to_measure,
     params:
+        run=untracked(command("profile_latency.py")),
         code=code("profile_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=target_options,
         effort=effort_options,
-        table=lambda wildcards, input: [f"--table={input.table}"] if input.table else [],
+        table=file_option("table", "table"),
         history=lambda wildcards, output: output.table.removesuffix(".tsv"),
+        new_measurement=untracked(CONFIG["new_measurement"]),
     shell:
-        "python -m profile_latency --space {params.space:q} --classes {params.classes} {params.options:q}"
+        "{params.run} --space {params.space:q} --classes {params.classes} {params.options:q}"
         " {params.effort:q} {params.table:q}"
-        " --history {params.history:q} --new-measurement $NEW_MEASUREMENT --out {output.table:q} --log {log:q}"
+        " --history {params.history:q} --new-measurement {params.new_measurement} --out {output.table:q} --log {log:q}"
 
 
 rule plot_latency:
@@ -39,14 +44,19 @@ rule plot_latency:
         report(f"{RESULTS}/latency/{TARGET}.svg", category="Latency", caption="../report/heat_map.rst"),
     log:
         f"{RESULTS}/logs/plot_latency/{TARGET}.log",
+    group:
+        "latency"
     conda:
         "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
     params:
+        run=untracked(command("plot_latency.py")),
         code=code("plot_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
     shell:
-        "python -m plot_latency --table {input:q} --space {params.space:q} --classes {params.classes} --out {output:q} --log {log:q}"
+        "{params.run} --table {input:q} --space {params.space:q} --classes {params.classes} --out {output:q} --log {log:q}"
 
 
 # The table against whole networks, measured on the same device; the summary judges whether its error is too large.
@@ -59,12 +69,16 @@ rule validate_latency:
     log:
         f"{RESULTS}/logs/validate_latency/{TARGET}.log",
     priority: 2  # before a search starts
+    group:
+        "latency"
     conda:
         "../envs/fbnet.yaml"
     threads: workflow.cores
     resources:
-        gpu=target_gpu,
+        **node_resources(),
+        gpu=gpus_to_measure,
     params:
+        run=untracked(command("validate_latency.py")),
         code=code("validate_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
@@ -72,6 +86,6 @@ rule validate_latency:
         networks=VALIDATION["networks"],
         runs=VALIDATION["runs"],
     shell:
-        "python -m validate_latency --table {input.table:q} --space {params.space:q} --classes {params.classes}"
+        "{params.run} --table {input.table:q} --space {params.space:q} --classes {params.classes}"
         " {params.options:q} --networks {params.networks} --runs {params.runs}"
         " --out {output.validation:q} --plot {output.plot:q} --log {log:q}"

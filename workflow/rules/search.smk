@@ -6,7 +6,7 @@ rule train_supernet:
         # The description holds the arrays' hashes: they need only be there.
         arrays=ancient([f for f in rules.download_cifar.output if f.endswith(".npy")]),
         data=rules.download_cifar.output.description,
-        table=search_table,
+        table=latency_table,
         validation=ancient(search_validation),
     output:
         # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
@@ -22,6 +22,7 @@ rule train_supernet:
     resources:
         gpu=lambda wildcards: CONFIG["searches"][wildcards.search]["gpu"],
     params:
+        run=untracked(command("train_supernet.py")),
         code=code("train_supernet.py"),
         space=json_of(SPACE.definition),
         data=lambda wildcards, input: Path(input.data).parent,
@@ -30,7 +31,8 @@ rule train_supernet:
         aim=aim_options,
         strict=strict_options,
         out=lambda wildcards, output: Path(output.supernet).parent,
+        checkpoint_minutes=untracked(CONFIG["checkpoint_minutes"]),
     shell:
-        "python -m train_supernet --data {params.data:q} --space {params.space:q} --table {input.table:q}"
+        "{params.run} --data {params.data:q} --space {params.space:q} --table {input.table:q}"
         " {params.strict:q} {params.aim[options]:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads}"
-        " --checkpoint-minutes $CHECKPOINT_MINUTES --out {params.out:q} --log {log:q}"
+        " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fbnet.errors import InputError
 from fbnet.latency import read_table, tsv
-from fbnet.machine import Watch, describe
+from fbnet.machine import Watch, check_same, describe
 from fbnet.profiling import measure_networks
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import read_space
@@ -25,11 +25,13 @@ def main(arguments: argparse.Namespace) -> None:
     if target.engine == "analytic":
         raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
     table = read_table(arguments.table, space, arguments.classes, target.settings())
+    about = describe(target)
+    check_same(arguments.table, about)
     rows = pd.read_csv(arguments.architectures, sep="\t", dtype=str)
     architectures = [tuple(ops.split(" ")) for ops in rows["ops"]]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
     log.info("Measuring %d architectures and %d references, %d rounds.", len(architectures), len(references), arguments.runs)
-    about, watch = describe(target), Watch()
+    watch = Watch()
     measured = measure_networks(
         *(space, arguments.classes, target, architectures + references, arguments.runs),
         progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),

@@ -13,6 +13,7 @@ from fbnet.checkpoint import delete, fingerprint, read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
+from fbnet.exclusive import alone, made_by_another
 from fbnet.network import subnetwork_weights
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import StopRequest, log, replacing, run
@@ -22,11 +23,11 @@ from fbnet.training import Training
 
 
 def main(arguments: argparse.Namespace) -> None:
-    with StopRequest() as stop:
-        train(arguments, stop)
+    with StopRequest() as stop, alone(arguments.out, stop) as waited:
+        train(arguments, stop, waited)
 
 
-def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
+def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> None:
     values = read_mapping(arguments.settings, "settings") | {"seed": arguments.seed}
     settings = TrainSettings.of(values)
     dataset = read_dataset(arguments.data)
@@ -51,6 +52,9 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
         "data_sha256": file_hash(arguments.data / "dataset.json"),
         "code": code_hashes(Path(__file__)),
     }
+    if waited and made_by_another(arguments.out / "network.pt", inputs):
+        log.info("The same training has ended meanwhile; its result is used.")
+        return
     training = Training(dataset, architecture, settings, choose_device(arguments.threads, settings.gpu), weights)
     log.info(
         "%s on %s, seed %d: %d images to train on, %d left out.",

@@ -15,6 +15,7 @@ from fbnet.checkpoint import delete, fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
+from fbnet.exclusive import alone, made_by_another
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.ranks import Ranks, launch
@@ -26,10 +27,14 @@ from fbnet.space import read_mapping, read_space
 
 def main(arguments: argparse.Namespace) -> None:
     with StopRequest() as stop:
-        train(arguments, stop)
+        if "RANK" in os.environ:  # of several processes, which their parent keeps alone
+            train(arguments, stop, waited=False)
+            return
+        with alone(arguments.out, stop) as waited:
+            train(arguments, stop, waited)
 
 
-def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
+def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> None:
     values = read_mapping(arguments.settings, "settings")
     space = read_space(arguments.space)
     dataset = read_dataset(arguments.data)
@@ -56,6 +61,9 @@ def train(arguments: argparse.Namespace, stop: StopRequest) -> None:
         "data_sha256": file_hash(arguments.data / "dataset.json"),
         "code": code_hashes(Path(__file__)),
     }
+    if waited and made_by_another(arguments.out / "supernet.pt", inputs):
+        log.info("The same search has ended meanwhile; its result is used.")
+        return
     if settings.gpu > 1 and "RANK" not in os.environ:
         sys.exit(launch(settings.gpu))
     ranks = Ranks()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from fbnet.errors import InputError
+from fbnet.latency import read_header
 from fbnet.target import Target
 
 BUSY = 0.1  # share of the machine's cores that others may use before a measurement is called disturbed
@@ -69,6 +71,17 @@ def describe(target: Target) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def check_same(table: Path, about: dict[str, str]) -> None:
+    """Raise InputError unless a latency table was measured on the kind of machine that is `about` (see `describe`)."""
+    header = read_header(table)
+    if "machine" in header and header["machine"] != about["machine"]:
+        raise InputError(
+            f"{table} was measured on {header['machine']} ({header.get('host', 'unknown host')}), but this is "
+            f"{about['machine']} ({about['host']}): measure where the table was made (on a cluster, the key resources of the "
+            f"latency target names the nodes), or make the table anew with --forcerun profile_latency"
+        )
 
 
 def cpu_model() -> str:

@@ -3,6 +3,8 @@
 import ast
 import hashlib
 import platform
+from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -20,24 +22,29 @@ def code_hashes(script: Path) -> dict[str, str]:
     while queue:
         path = queue.pop()
         name = path.relative_to(root).as_posix()
-        if name in hashes:
-            continue
-        source = path.read_bytes()
-        hashes[name] = hashlib.sha256(source).hexdigest()[:12]
-        queue += _local_imports(ast.parse(source), root)
+        if name not in hashes:
+            hashes[name], imports = _read(path, path.stat().st_mtime_ns)
+            queue += _local_files(imports, root)
     return dict(sorted(hashes.items()))
 
 
-def _local_imports(tree: ast.Module, root: Path) -> list[Path]:
+@cache
+def _read(path: Path, changed_ns: int) -> tuple[str, frozenset[str]]:
+    """The hash of a source file and the names that it imports; once, although many scripts import it."""
+    source = path.read_bytes()
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return hashlib.sha256(source).hexdigest()[:12], frozenset(names)
+
+
+def _local_files(names: Iterable[str], root: Path) -> list[Path]:
     # "a.b" also runs a/__init__.py
-    names |= {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
-    files = [root.joinpath(*name.split(".")) for name in names]
+    packages = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
+    files = [root.joinpath(*name.split(".")) for name in packages]
     return [path for file in files for path in (file.with_suffix(".py"), file / "__init__.py") if path.is_file()]
 
 
