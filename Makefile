@@ -1,10 +1,11 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
+# make test-slurm: the workflow on a SLURM of two nodes, installed and started here; needs root and Debian's packages.
 # make report: a sweep on digits with evidence, in about 13 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= examples/report.yaml
 
-.PHONY: install demo report test check clean
+.PHONY: install demo report test test-slurm check clean
 
 install: .venv/installed
 
@@ -22,6 +23,10 @@ report: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-slurm: install
+	$(BIN)/pip install --quiet --disable-pip-version-check snakemake-executor-plugin-slurm==2.8.0
+	$(BIN)/python -m pytest -m slurm -s --durations=0
 
 check: install
 	$(BIN)/ruff check .

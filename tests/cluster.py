@@ -20,8 +20,10 @@ NODES = ("node1", "node2")
 CPUS = 8  # of each node, as SLURM is told
 ETC = Path("/etc/slurm")
 MARK = "# the two nodes of tests/cluster.py"
-CONF = f"""{MARK}
-""" + """
+CONF = (
+    f"""{MARK}
+"""
+    + """
 ClusterName=toy
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
@@ -60,6 +62,7 @@ NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs={cpus} R
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs={cpus} RealMemory=100000 Gres=gpu:1 Feature=new
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+)
 
 
 def unavailable() -> str | None:
@@ -116,10 +119,8 @@ class Cluster:
         return [dict(pair.partition("=")[::2] for pair in line.split() if "=" in pair) for line in lines]
 
     def _start(self, name: str, *command: str) -> None:
-        log = open(self.folder / f"{name}.out", "ab")
-        self._daemons[name] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        log = open(self.folder / f"{name}.out", "ab")  # noqa: SIM115 — as long as the daemon lives
+        self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _start_all(self) -> None:
         folder = self.folder

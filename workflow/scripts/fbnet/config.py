@@ -107,7 +107,9 @@ def _check_dataset(dataset: dict) -> None:
 
 def _check_target(name: str, target: dict) -> None:
     if "table" not in target:
-        Target(**{key: value for key, value in target.items() if key not in ("precision", "runs", "resources")}).check(f"latency.{name}")
+        Target(**{key: value for key, value in target.items() if key not in ("precision", "runs", "resources")}).check(
+            f"latency.{name}"
+        )
     else:
         others = ", ".join(key for key in target if key not in ("table", "batch", "dtype"))
         if others:

@@ -1,8 +1,10 @@
 """What every program needs around its work: a log, progress, files that are whole or not there, errors as sentences."""
 
 import argparse
+import errno
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from fbnet.errors import InputError, Stopped
 
+FULL = 1_000_000  # bytes; a disk with less is full
 log = logging.getLogger("fbnet")
 _progress_log = logging.getLogger("fbnet.progress")
 
@@ -93,7 +96,10 @@ class StopRequest:
 
 @contextmanager
 def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Temporary names to write `paths` under; on success they are renamed into place in this order, otherwise removed."""
+    """Temporary names to write `paths` under; on success they are renamed into place in this order, otherwise removed.
+
+    Raises OSError (ENOSPC) where the disk is full, which NumPy and torch tell in words of their own.
+    """
     paths = tuple(map(Path, paths))
     temporaries = []
     try:
@@ -109,6 +115,10 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)
+    except Exception as error:
+        if temporaries and shutil.disk_usage(temporaries[0].parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[len(temporaries) - 1])) from error
+        raise
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
