@@ -118,9 +118,8 @@ class Workflow:
         """The rules that a dry run would run, `all` aside."""
         dry = self("--dry-run", *arguments)
         assert dry.returncode == 0, dry.stdout
-        return {line.split()[1].rstrip(":") for line in dry.stdout.splitlines() if line.startswith(("rule ", "localrule "))} - {
-            "all"
-        }
+        lines = (line.strip() for line in dry.stdout.splitlines())  # those of a group are indented
+        return {line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))} - {"all"}
 
 
 @pytest.fixture(scope="session")

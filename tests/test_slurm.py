@@ -137,10 +137,9 @@ def test_jobs_of_a_target_go_to_its_nodes_alone(finished):
     toy = finished.toy
     lines = toy.call("scontrol", "show", "job", "--oneliner", "--details").splitlines()
     details = [dict(pair.partition("=")[::2] for pair in line.split() if "=" in pair) for line in lines]
+    told = ("JobId", "NodeList", "JOB_GRES", "TresPerJob", "OverSubscribe", "Comment")
     for job in details:
-        print(
-            *(f"{key}={job.get(key, '')}" for key in ("JobId", "NodeList", "JOB_GRES", "TresPerJob", "OverSubscribe", "Comment"))
-        )
+        print(*(f"{key}={job.get(key, '')}" for key in told))
     exclusive = [job for job in details if job["OverSubscribe"] == "NO"]
     assert len(exclusive) == 3  # latency, and what belongs to the two searches
     assert {(job["NodeList"], job["Features"]) for job in exclusive} == {("node2", "new")}

@@ -45,7 +45,7 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
         *("data/digits/test_images.npy", "data/digits/test_labels.npy"),
         *(f"latency/cpu.{suffix}" for suffix in ("tsv", "svg", "validation.tsv", "validation.svg")),
         *("latency/cpu/accepted.tsv", "latency/cpu/measured.tsv"),
-        *(f"search/first/{name}" for name in ("supernet.pt", "theta.tsv", "history.tsv")),
+        *(f"search/first/{name}" for name in ("supernet.pt", "theta.tsv", "history.tsv", ".lock")),
         "architectures/first.tsv",
         *("modeldef/first.py", "modeldef/first.json"),
         *(f"models/first.{suffix}" for suffix in ("pt2", "onnx", "safetensors", "md")),
@@ -86,6 +86,7 @@ USERS = {
     "mixed": {"train_supernet"},
     "loop": {"train_supernet", "train_architecture"},
     "batches": {"train_supernet", "train_architecture", "evaluate_supernet", "export_model"},
+    "exclusive": {"train_supernet", "train_architecture"},
     "settings": {"train_supernet", "train_architecture"},
     "training": {"train_architecture"},
     "profiling": {"profile_latency", "validate_latency", "measure_architecture"},
@@ -170,6 +171,7 @@ POINT = {
     "plot_search",
 }
 REPORT = {"evaluate", "make_report"}
+BASELINES = {"sample_baseline", "train_architecture", "measure_architecture", "evaluate_supernet"}
 
 
 def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
@@ -203,6 +205,7 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     assert workflow.planned("make_report") == set()
     for changes, planned in (
         ({"train__epochs": 4}, {"train_architecture"} | REPORT),
+        ({"evaluation__random": 3}, BASELINES | REPORT),
         ({"evaluation__runs": 4}, {"measure_architecture"} | REPORT),
     ):
         workflow.configure(with_settings(searches={"first": BUDGET}, **changes))
@@ -297,6 +300,15 @@ def test_a_strict_search_does_not_start_from_a_bad_table(copy_of_finished):
     assert "latency/cpu.tsv predicts networks with a mean error of" in failed.stdout
     assert "Traceback" not in failed.stdout
     assert not (copy_of_finished.folder / "results/search/first/checkpoint.pt").exists()
+
+
+def test_a_table_of_other_hardware_is_not_held_against_this(copy_of_finished):
+    table = copy_of_finished.folder / "results/latency/cpu.tsv"
+    table.write_text(re.sub("# machine: .*", "# machine: another processor", table.read_text()))
+    failed = copy_of_finished("results/latency/cpu.validation.tsv", "--rerun-triggers", "input")
+    assert failed.returncode != 0, failed.stdout
+    assert "was measured on another processor" in failed.stdout
+    assert "Traceback" not in failed.stdout
 
 
 def test_the_summary_warns_of_a_bad_or_disturbed_table(copy_of_finished, script):
