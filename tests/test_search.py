@@ -186,7 +186,7 @@ def trained(digits, table, tmp_path_factory):
 
 
 def test_what_a_search_leaves(trained, tiny):
-    assert sorted(path.name for path in trained.iterdir()) == ["history.tsv", "supernet.pt", "tensorboard", "theta.tsv"]
+    assert sorted(path.name for path in trained.iterdir()) == [".lock", "history.tsv", "supernet.pt", "tensorboard", "theta.tsv"]
     history = pd.read_csv(trained / "history.tsv", sep="\t")
     columns = "epoch phase loss ce latency_us top1 top5 lr temperature images_per_s seconds"
     assert list(history) == columns.split()

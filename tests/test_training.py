@@ -167,4 +167,4 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(digits, tmp_path):
     assert first["test_top1"] == second["test_top1"]
     columns = ["epoch", "phase", "loss", "ce", "top1", "top5"]
     pd.testing.assert_frame_equal(*(pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (whole, out)))
-    assert sorted(path.name for path in out.iterdir()) == ["history.tsv", "network.pt", "tensorboard"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "history.tsv", "network.pt", "tensorboard"]
