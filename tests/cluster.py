@@ -20,10 +20,7 @@ NODES = ("node1", "node2")
 CPUS = 8  # of each node, as SLURM is told
 ETC = Path("/etc/slurm")
 MARK = "# the two nodes of tests/cluster.py"
-CONF = (
-    f"""{MARK}
-"""
-    + """
+CONF = """
 ClusterName=toy
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
@@ -62,7 +59,6 @@ NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs={cpus} R
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs={cpus} RealMemory=100000 Gres=gpu:1 Feature=new
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-)
 
 
 def unavailable() -> str | None:
@@ -133,7 +129,7 @@ class Cluster:
         ports = dict(zip(("controller", *NODES), _free_ports(3), strict=True))
         conf = CONF.format(host=socket.gethostname().partition(".")[0], folder=folder, cpus=CPUS, **ports)
         ETC.mkdir(exist_ok=True)
-        (ETC / "slurm.conf").write_text(conf)
+        (ETC / "slurm.conf").write_text(MARK + conf)
         # Any device file will do: SLURM hands it out by number, and sets CUDA_VISIBLE_DEVICES.
         (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in NODES))
         files = {"key-file": key, "socket": folder / "munge/socket", "seed-file": folder / "munge/seed"}

@@ -30,7 +30,7 @@ def code_hashes(script: Path) -> dict[str, str]:
 
 @cache
 def _read(path: Path, changed_ns: int) -> tuple[str, frozenset[str]]:
-    """The hash of a source file and the names that it imports; once, although many scripts import it."""
+    """The hash of a source file and the names that it imports; once for each time of change, although many scripts import it."""
     source = path.read_bytes()
     names = set()
     for node in ast.walk(ast.parse(source)):
