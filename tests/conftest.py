@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import strategies as st
 
+from fbnet.errors import InputError
 from fbnet.latency import COLUMNS, KEY, read_table
 from fbnet.sources import prepare_digits
 from fbnet.space import read_space
@@ -48,6 +50,52 @@ def write_table(
     lines = ["# made up", "\t".join(COLUMNS), *("\t".join(map(str, row)) for row in change(rows))]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+JUNK = ["", "nan", "inf", "-1", "1e999", "0x10", "True", "1,5", "; touch x", "\0", "µ", '"', "\u2028", "9" * 5000]
+
+
+@st.composite
+def mutated(draw, text: str) -> bytes:
+    """A TSV with one to three faults, as a person or a disk makes them."""
+    lines = [line.split("\t") for line in text.splitlines()]
+    for _ in range(draw(st.integers(1, 3))):
+        number = draw(st.integers(0, len(lines) - 1))
+        column = draw(st.integers(0, len(lines[number]) - 1))
+        match draw(st.sampled_from(["cell", "no cell", "no line", "twice", "line", "no column", "order"])):
+            case "cell":
+                lines[number][column] = draw(st.sampled_from(JUNK))
+            case "no cell" if len(lines[number]) > 1:
+                del lines[number][column]
+            case "no line" if len(lines) > 1:
+                del lines[number]
+            case "twice":
+                lines.append(lines[number])
+            case "line":
+                lines.insert(number, [draw(st.sampled_from(JUNK))])
+            case "no column":
+                lines = [line[:column] + line[column + 1 :] or [""] for line in lines]
+            case "order":
+                lines[number] = lines[number][::-1]
+    content = "\n".join(map("\t".join, lines)).encode()
+    match draw(st.sampled_from(["whole", "whole", "cut", "byte"])):
+        case "cut":
+            return content[: draw(st.integers(0, len(content)))]
+        case "byte" if content:
+            place = draw(st.integers(0, len(content) - 1))
+            return content[:place] + bytes([draw(st.integers(0, 255))]) + content[place + 1 :]
+    return content
+
+
+def read_or_refused(path: Path, read):
+    """What `read` gives, or None if it refuses the file, as it must: in one line that names it."""
+    try:
+        return read()
+    except InputError as error:
+        sentence = str(error)
+    assert path.name in sentence
+    assert len(sentence.splitlines()) == 1
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

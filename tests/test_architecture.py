@@ -2,19 +2,20 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT, write_table
+from conftest import ROOT, mutated, read_or_refused, write_table
 from fbnet.architecture import compact, parse
 from fbnet.blocks import size
 from fbnet.card import describe, diagram
 from fbnet.errors import InputError
 from fbnet.latency import read_table
-from fbnet.lookup import find
+from fbnet.lookup import find, read_architectures
 from fbnet.network import Network
 from fbnet.operators import CANDIDATES
 from fbnet.space import read_space
@@ -194,7 +195,7 @@ def test_architectures_are_found_in_the_files_of_the_workflow(script, finished_w
         ({"arch": "skip | skip skip"}, "a string of operators does not say which space it is of: name one with --space"),
         ({"arch": "x.py", "space": "tiny"}, "x.py holds no architectures that can be read: FileNotFoundError"),
         ({"arch": "broken.json"}, "broken.json holds no architectures that can be read"),
-        ({"arch": "empty.tsv", "space": "tiny"}, "empty.tsv has no architecture ; it has none at all"),
+        ({"arch": "empty.tsv", "space": "tiny"}, "empty.tsv has no architectures"),
         ({"arch": "ok.tsv", "name": "b", "space": "tiny"}, "ok.tsv has no architecture b; it has a"),
         ({"arch": "ok.tsv"}, "does not say which space"),
         ({"arch": "fbnet_c", "space": "huge"}, "space is 'huge', but must be"),
@@ -209,6 +210,22 @@ def test_an_architecture_that_cannot_be_found_is_one_sentence(tmp_path, monkeypa
     with pytest.raises(InputError) as error:
         find(**arguments)
     assert message in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def architectures_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("architectures") / "mutated.tsv"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_mutated_architectures_are_read_or_refused_in_a_sentence(architectures_file, data):
+    text = "name\tops\tlatency_us\na\tskip ir_k3_e1 skip\t1.5\nb\tskip skip skip\t1.0\n"
+    architectures_file.write_bytes(data.draw(mutated(text)))
+    read = partial(read_architectures, architectures_file, TINY_SPACE, ["latency_us"])
+    for row in read_or_refused(architectures_file, read) or ():
+        assert TINY_SPACE.path(row["ops"])
+        assert "latency_us" in row
 
 
 def test_the_readme_s_sizes_are_those_that_are_built():

@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from conftest import ROOT, SPACES, write_table
+from conftest import ROOT, SPACES, mutated, read_or_refused, write_table
 from fbnet.errors import InputError
 from fbnet.latency import COLUMNS, read_header, read_table
 from fbnet.space import read_space
@@ -124,6 +126,22 @@ def test_what_is_no_table_is_refused(tiny, tmp_path, content):
     (tmp_path / "no.tsv").write_bytes(content)
     with pytest.raises(InputError, match=r"no\.tsv"):
         read_table(tmp_path / "no.tsv", tiny, 10)
+
+
+@pytest.fixture(scope="module")
+def good(tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "table.tsv"
+    return path, "# norm: bn\n# threads: 1\n" + write_table(path, tiny).read_text()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_mutated_table_is_read_or_refused_in_a_sentence(good, tiny, data):
+    """And what is read is nothing that was not in it: latencies of 0 µs or more."""
+    path, text = good
+    path.write_bytes(data.draw(mutated(text)))
+    table = read_or_refused(path, lambda: read_table(path, tiny, 10, {"threads": "1"}))
+    assert table is None or 0 <= table.least_us <= table.most_us < float("inf")
 
 
 def test_a_table_of_another_space_or_class_count_is_refused(tiny, tmp_path):

@@ -13,6 +13,7 @@ from fbnet.checkpoint import read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
+from fbnet.lookup import read_architectures
 from fbnet.network import cut_out
 from fbnet.runtime import Progress, log, replacing, run
 from fbnet.space import make_space
@@ -29,17 +30,17 @@ def main(arguments: argparse.Namespace) -> None:
     _, theta_images = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
     on_device = may_reside(dataset.train_images, device)
     batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device, on_device)
-    rows = pd.concat([pd.read_csv(path, sep="\t", dtype=str) for path in arguments.architectures])
+    rows = [row for path in arguments.architectures for row in read_architectures(path, space)]
     weights = {name: value.to(device) for name, value in supernet["weights"].items()}
     top1 = []
-    for ops in Progress(rows["ops"], desc="evaluate", unit="network"):
-        network = cut_out(weights, space, ops.split(" "), len(classes), batches.for_norms())
+    for row in Progress(rows, desc="evaluate", unit="network"):
+        network = cut_out(weights, space, row["ops"], len(classes), batches.for_norms())
         with torch.no_grad():
             hits = [(network(images).argmax(1) == labels).float().sum() for images, labels in batches.plain()]
         top1.append(float(torch.stack(hits).sum() / len(theta_images)))
-    rows = rows[["name", "ops"]].assign(supernet_top1=top1)
+    found = {"name": [row["name"] for row in rows], "ops": [" ".join(row["ops"]) for row in rows], "supernet_top1": top1}
     with replacing(arguments.out) as (out,):
-        rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
+        pd.DataFrame(found).to_csv(out, sep="\t", index=False, float_format="%.6f")
     log.info("%d networks, top-1 from %.1f to %.1f %%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
 
 

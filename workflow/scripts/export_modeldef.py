@@ -5,25 +5,23 @@ import argparse
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from fbnet.checkpoint import read_supernet
 from fbnet.errors import InputError
+from fbnet.lookup import read_architectures
 from fbnet.modeldef import append, check_names, entry, render
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.runtime import log, replacing, run, write_text
 from fbnet.space import make_space
 
+NUMBERS = {"log_prob": float, "latency_us": float, "macs": int, "params": int}
+
 
 def main(arguments: argparse.Namespace) -> None:
     supernet = read_supernet(arguments.supernet)
     space = make_space(supernet["space"])
-    try:
-        samples = pd.read_csv(arguments.architectures, sep="\t", dtype={"name": str, "ops": str})
-        check_names(samples["name"])
-        entries = {name: entry(space, ops.split(" ")) for name, ops in zip(samples["name"], samples["ops"], strict=True)}
-    except (pd.errors.ParserError, KeyError, AttributeError) as error:
-        raise InputError(f"the architectures {arguments.architectures} cannot be read: {error}") from None
+    samples = read_architectures(arguments.architectures, space, () if arguments.append_to else NUMBERS)
+    check_names(row["name"] for row in samples)
+    entries = {row["name"]: entry(space, row["ops"]) for row in samples}
     if arguments.append_to:
         with arguments.append_to.open(newline="") as file:
             text = file.read()
@@ -33,8 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     document = {
         "architectures": {
-            row["name"]: entries[row["name"]] | {key: row[key] for key in ("ops", "log_prob", "latency_us", "macs", "params")}
-            for row in samples.to_dict("records")
+            row["name"]: entries[row["name"]] | {"ops": " ".join(row["ops"])} | _numbers(arguments.architectures, row)
+            for row in samples
         },
         "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta")}
         | {"supernet_sha256": file_hash(arguments.supernet), "export_code": code_hashes(Path(__file__))},
@@ -43,6 +41,13 @@ def main(arguments: argparse.Namespace) -> None:
         as_json.write_text(json.dumps(document, indent=2) + "\n")
         as_python.write_text(render(entries))
     log.info("%d architectures: %s and %s", len(entries), arguments.out, arguments.out.with_suffix(".json"))
+
+
+def _numbers(path: Path, row: dict) -> dict:
+    try:
+        return {key: kind(row[key]) for key, kind in NUMBERS.items()}
+    except ValueError as error:
+        raise InputError(f"the architectures {path}, {row['name']}: {error}") from None
 
 
 if __name__ == "__main__":

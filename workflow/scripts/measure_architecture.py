@@ -5,10 +5,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from fbnet.errors import InputError
 from fbnet.latency import read_table, tsv
+from fbnet.lookup import read_architectures
 from fbnet.machine import Watch, check_same, describe
 from fbnet.profiling import measure_networks
 from fbnet.runtime import Progress, log, run, write_text
@@ -27,8 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.table, space, arguments.classes, target.settings())
     about = describe(target)
     check_same(arguments.table, about)
-    rows = pd.read_csv(arguments.architectures, sep="\t", dtype=str)
-    architectures = [tuple(ops.split(" ")) for ops in rows["ops"]]
+    rows = read_architectures(arguments.architectures, space)
+    architectures = [row["ops"] for row in rows]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
     log.info("Measuring %d architectures and %d references, %d rounds.", len(architectures), len(references), arguments.runs)
     watch = Watch()
@@ -40,8 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     predicted = np.array([table.predict(ops) for ops in architectures + references])
     level = float(np.median((us / predicted)[len(architectures) :]))
     found = [
-        {"name": name, "ops": " ".join(ops), "predicted_us": foretold, "measured_us": taken, "latency_us": taken / level}
-        for name, ops, foretold, taken in zip(rows["name"], architectures, predicted.tolist(), us.tolist(), strict=False)
+        {"name": row["name"], "ops": " ".join(row["ops"])}
+        | {"predicted_us": foretold, "measured_us": taken, "latency_us": taken / level}
+        for row, foretold, taken in zip(rows, predicted.tolist(), us.tolist(), strict=False)
     ]
     header = {"space": space.name, "level": f"{level:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
     header |= target.settings() | about | watch.report(measured.unrest)

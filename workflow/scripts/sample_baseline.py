@@ -4,14 +4,13 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from fbnet.budget import in_us
 from fbnet.errors import InputError
 from fbnet.latency import read_table
+from fbnet.lookup import read_architectures
 from fbnet.runtime import log, replacing, run
 from fbnet.sampling import described, draw_blindly
-from fbnet.space import read_space
+from fbnet.space import SearchSpace, read_space
 from fbnet.zoo import in_space
 
 
@@ -21,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.published:
         chosen = {f"published_{name}": in_space(name, space) for name in arguments.published}
     else:
-        budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else _taken(arguments.architectures)
+        budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else _taken(arguments.architectures, space)
         drawn = draw_blindly(table, arguments.count, budget_us, arguments.seed)
         chosen = {f"{arguments.name}_{number}": ops for number, ops in enumerate(drawn, 1)}
     with replacing(arguments.out) as (out,):
@@ -29,10 +28,14 @@ def main(arguments: argparse.Namespace) -> None:
     log.info("%d architectures: %s", len(chosen), arguments.out)
 
 
-def _taken(architectures: Path | None) -> float:
+def _taken(architectures: Path | None, space: SearchSpace) -> float:
     if not architectures:
         raise InputError("one of --latency-budget, --architectures and --published is needed")
-    return float(pd.read_csv(architectures, sep="\t")["latency_us"].iloc[0]) + 1e-6  # written with six digits
+    first, *_ = read_architectures(architectures, space, ["latency_us"])
+    try:
+        return float(first["latency_us"]) + 1e-6  # written with six digits
+    except ValueError:
+        raise InputError(f"{architectures}: latency_us is {first['latency_us']!r}, but must be a number of µs") from None
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ import argparse
 import csv
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from fbnet import modeldef
 from fbnet.architecture import Architecture, parse
 from fbnet.errors import InputError
-from fbnet.space import read_space
+from fbnet.space import SearchSpace, read_space
 from fbnet.zoo import published
 
 
@@ -36,6 +37,31 @@ def find(arch: str, space: str | Path | None = None, classes: int | None = None,
     return Architecture(name or "architecture", found, parse(arch, found), classes or found.classes)
 
 
+def read_architectures(path: Path, space: SearchSpace, columns: Sequence[str] = ()) -> list[dict]:
+    """The rows of a table of architectures (TSV) by column: `name`, `ops` as a tuple, and all else as text.
+
+    Raises InputError that names the file, for a table without these `columns`, without rows, or of another space.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"the architectures {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
+    if not rows:
+        raise InputError(f"{path} has no architectures: it needs a line for each, with name and ops")
+    missing = [column for column in ("name", "ops", *columns) if column not in rows[0]]
+    if missing:
+        raise InputError(f"the architectures {path} lack the column {', '.join(missing)}")
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise InputError(f"the architectures {path}: row {number} has not the columns of the first line")
+        try:
+            row["ops"] = parse(row["ops"], space)
+        except InputError as error:
+            raise InputError(f"the architectures {path}, row {number}: {error}") from None
+    return rows
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a program that takes an architecture: the arguments of `find`."""
     parser.add_argument("--arch", required=True, help="a published name, a file (.py, .json, .tsv), or a string of operators")
@@ -58,14 +84,13 @@ def _in_file(path: Path, space, classes: int | None, name: str | None) -> Archit
             ops = parse(lines[name], found)
             classes = classes or len(document["provenance"]["classes"])
         else:
-            with path.open(newline="") as file:
-                lines = {row["name"]: row["ops"] for row in csv.DictReader(file, delimiter="\t")}
-            name = _choose(name, lines, path)
             found = _needed(space, f"the architectures {path}")
-            ops = parse(lines[name], found)
+            lines = {row["name"]: row["ops"] for row in read_architectures(path, found)}
+            name = _choose(name, lines, path)
+            ops = lines[name]
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no architectures that can be read: {type(error).__name__}: {error}") from None
     return Architecture(name, found, ops, classes or found.classes)
 
