@@ -3,6 +3,7 @@
 # make report: a sweep on digits with evidence, in about 13 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
 PYTHON ?= python3
 BIN := .venv/bin
+QUIETLY := --quiet --disable-pip-version-check
 CONFIG ?= examples/report.yaml
 
 .PHONY: install demo report test test-slurm check clean
@@ -12,7 +13,7 @@ install: .venv/installed
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (by PyTorch and Snakemake); found " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install $(QUIETLY) --requirement requirements.txt
 	touch $@
 
 demo: install
@@ -24,9 +25,14 @@ report: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-slurm: install
-	$(BIN)/pip install --quiet --disable-pip-version-check snakemake-executor-plugin-slurm==2.8.0
-	$(BIN)/python -m pytest -m slurm -s --durations=0
+test-slurm: install .venv/slurm .venv/kubernetes
+	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster -n 3 --dist loadgroup --durations=0
+
+.venv/slurm: profiles/slurm/requirements.txt profiles/cluster-generic/requirements.txt | install
+	$(BIN)/pip install $(QUIETLY) --upgrade --no-deps --target $@ $(addprefix --requirement ,$^)
+
+.venv/kubernetes: profiles/kubernetes/requirements.txt | install
+	$(BIN)/pip install $(QUIETLY) --upgrade --no-deps --target $@ --requirement $<
 
 check: install
 	$(BIN)/ruff check .

@@ -1,25 +1,32 @@
-"""A SLURM of two nodes on this machine, each with a GPU by name: `with cluster(folder) as toy`.
+"""A SLURM on this machine, of four nodes with a GPU each by name: `python tests/cluster.py COMMAND ...` runs a command on it.
 
-It needs root, as slurmd does, and Debian's packages, which `install` brings. Its files are in one folder, save those that
+It needs root, as slurmd does, and Debian's packages, which it installs. Its files are in one folder, save those that
 SLURM's commands find only in /etc/slurm; it ends the processes that it started, and stays away from a SLURM that is here already.
 """
 
+import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
-NODES = ("node1", "node2")
-CPUS = 8  # of each node, as SLURM is told
+import psutil
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "rsync")  # rsync: for the stand-in of Kubernetes in test_profiles
+NODES = {"node1": "old", "node2": "new"}  # of the partition main, and their features
+SPARE = {"node3": "old", "node4": "new"}  # of the partition spare: who may be taken down
+FOLDER = "TOY_CLUSTER"  # the environment variable that tells the command of the cluster's folder
 ETC = Path("/etc/slurm")
-MARK = "# the two nodes of tests/cluster.py"
+JOB_LIST = "JobID:7,NodeList:7,tres-per-job:12,OverSubscribe:10,State:12,TimeUsed:8,Comment:90"
+MARK = "# made by tests/cluster.py"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=100000 Gres=gpu:1 Feature={feature}"
 CONF = """
 ClusterName=toy
 SlurmctldHost={host}(127.0.0.1)
@@ -53,11 +60,10 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={folder}/jobs.log
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1} CPUs={cpus} RealMemory=100000 Gres=gpu:1 Feature=old
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2} CPUs={cpus} RealMemory=100000 Gres=gpu:1 Feature=new
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+JobCompType=jobcomp/none
+{nodes}
+PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=spare Nodes=node3,node4 MaxTime=INFINITE State=UP
 """
 
 
@@ -75,93 +81,106 @@ def unavailable() -> str | None:
 
 def install() -> None:
     """Bring SLURM's daemons from Debian's packages, where they are not here yet."""
-    if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged"))):
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged", "rsync"))):
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
         subprocess.run(["apt-get", "update", "-qq"], **quiet)
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], **quiet)
 
 
 class Cluster:
-    """A running cluster."""
+    """The cluster that keeps its files in a folder; the process that started it need not be this one."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._daemons: dict[str, subprocess.Popen] = {}
 
     def call(self, *command) -> str:
         """The output of one of SLURM's commands."""
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
+    def jobs(self, folder: Path) -> list[dict]:
+        """All jobs that were submitted from a folder, in that order, in SLURM's own words."""
+        jobs = json.loads(self.call("squeue", "--json", "--states", "all"))["jobs"]
+        return sorted((job for job in jobs if job["current_working_directory"] == str(folder)), key=lambda job: job["job_id"])
+
     def start_node(self, node: str) -> None:
         """Start the daemon of a node."""
-        self._start(node, "slurmd", "-D", "-N", node)
+        self._start("slurmd", "-D", "-N", node, name=node)
 
     def stop_node(self, node: str) -> None:
         """The node is gone: its daemon is killed, and what ran there with it."""
-        self._daemons.pop(node).kill()
+        for process in self._processes(node):
+            process.kill()
         jobs = self.call("squeue", "--noheader", "--nodelist", node, "--states", "RUNNING", "--format", "%A").split()
-        for status in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                variables = dict(pair.partition(b"=")[::2] for pair in status.read_bytes().split(b"\0"))
-            except OSError:
-                continue  # it has ended
-            if variables.get(b"SLURM_CLUSTER_NAME") == b"toy" and variables.get(b"SLURM_JOB_ID", b"").decode() in jobs:
-                os.kill(int(status.parent.name), signal.SIGKILL)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended
+                variables = process.environ()
+                if variables.get("SLURM_CLUSTER_NAME") == "toy" and variables.get("SLURM_JOB_ID") in jobs:
+                    process.kill()
 
-    def jobs(self) -> list[dict[str, str]]:
-        """All jobs that have ended, in that order, as SLURM recorded them."""
-        record = self.folder / "jobs.log"
-        lines = record.read_text().splitlines() if record.exists() else []
-        return [dict(pair.partition("=")[::2] for pair in line.split() if "=" in pair) for line in lines]
+    def are_idle(self, nodes=(*NODES, *SPARE)) -> bool:
+        """Whether these nodes are there, and free."""
+        try:
+            states = self.call("sinfo", "--noheader", "--Node", "--nodes", ",".join(nodes), "--format", "%t").split()
+        except subprocess.CalledProcessError:
+            return False
+        return states == ["idle"] * len(nodes)
 
-    def _start(self, name: str, *command: str) -> None:
-        log = open(self.folder / f"{name}.out", "ab")  # noqa: SIM115 — as long as the daemon lives
-        self._daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-
-    def _start_all(self) -> None:
+    def start(self) -> None:
+        """Start everything; the folder must be new."""
         folder = self.folder
-        for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
+        for name in ("munge", "state", "pid", *(f"spool-{node}" for node in (*NODES, *SPARE))):
             (folder / name).mkdir(parents=True)
-        os.chmod(folder / "munge", 0o755)  # others may reach the socket, as munged demands
+        for path in (folder, folder / "munge"):
+            os.chmod(path, 0o755)  # others may reach the socket, as munged demands
         key = folder / "munge/key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
-        ports = dict(zip(("controller", *NODES), _free_ports(3), strict=True))
-        conf = CONF.format(host=socket.gethostname().partition(".")[0], folder=folder, cpus=CPUS, **ports)
+        controller, *ports = _free_ports(5)
+        host = socket.gethostname().partition(".")[0]
+        nodes = zip((NODES | SPARE).items(), ports, strict=True)
+        lines = [NODE.format(name=name, host=host, port=port, feature=feature) for (name, feature), port in nodes]
+        conf = CONF.format(host=host, folder=folder, controller=controller, nodes="\n".join(lines))
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text(MARK + conf)
         # Any device file will do: SLURM hands it out by number, and sets CUDA_VISIBLE_DEVICES.
-        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in NODES))
+        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in (*NODES, *SPARE)))
         files = {"key-file": key, "socket": folder / "munge/socket", "seed-file": folder / "munge/seed"}
         files |= {"pid-file": folder / "munge/pid", "log-file": folder / "munge/log"}
-        self._start("munged", "munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
+        self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
         _wait_for((folder / "munge/socket").exists, "munged")
-        self._start("slurmctld", "slurmctld", "-D")
-        for node in NODES:
+        self._start("slurmctld", "-D")
+        for node in (*NODES, *SPARE):
             self.start_node(node)
-        _wait_for(self.is_ready, "the nodes")
+        _wait_for(self.are_idle, "the nodes")
 
-    def is_ready(self) -> bool:
-        """Whether all nodes take jobs."""
-        try:
-            return self.call("sinfo", "--noheader", "--Node", "--format", "%t").split() == ["idle"] * len(NODES)
-        except subprocess.CalledProcessError:
-            return False
+    def stop(self) -> None:
+        """End all jobs, and every process that was started."""
+        with suppress(subprocess.SubprocessError, TimeoutError):
+            self.call("scancel", "--user=root")
+            _wait_for(lambda: not self.call("squeue", "--noheader"), "the end of all jobs", 20)
+        processes = self._processes(*NODES, *SPARE, "slurmctld", "munged")
+        for process in processes:
+            process.terminate()
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
+            process.kill()
+        for name in ("slurm.conf", "gres.conf"):
+            (ETC / name).unlink(missing_ok=True)
 
-    def _stop_all(self) -> None:
-        if "slurmctld" in self._daemons:
-            subprocess.run(["scancel", "--user=root"], timeout=60, check=False)
-            for _ in range(100):
-                if not self.call("squeue", "--noheader"):
-                    break
-                time.sleep(0.1)
-        for daemon in reversed(self._daemons.values()):
-            daemon.terminate()
-        for daemon in self._daemons.values():
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+    def _start(self, command: str, *options: str, name: str | None = None) -> None:
+        name = name or command
+        with open(self.folder / f"{name}.out", "ab") as log:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            process = subprocess.Popen([command, *options], **streams, start_new_session=True)
+        (self.folder / "pid" / name).write_text(str(process.pid))
+
+    def _processes(self, *names: str) -> list[psutil.Process]:
+        pids = [self.folder / "pid" / name for name in names]
+        found = []
+        for pid in filter(Path.exists, pids):
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(int(pid.read_text())))
+            pid.unlink()
+        return found
 
 
 @contextmanager
@@ -169,12 +188,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster that keeps all its files in a new folder, and is gone afterwards."""
     toy = Cluster(folder)
     try:
-        toy._start_all()
+        toy.start()
         yield toy
     finally:
-        toy._stop_all()
-        for name in ("slurm.conf", "gres.conf"):
-            (ETC / name).unlink(missing_ok=True)
+        toy.stop()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -192,5 +209,25 @@ def _wait_for(condition, what: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within {seconds} s")
+            raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(0.1)
+
+
+def main(command: list[str]) -> int:
+    """Run a command on a cluster, or without one where there can be none, and return its exit code."""
+    reason = unavailable()
+    if reason:
+        print(f"There can be no SLURM here: {reason}.", flush=True)
+        return subprocess.run(command, check=False).returncode
+    began = time.monotonic()
+    install()
+    installed = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, cluster(Path(folder) / "toy") as toy:
+        print(f"SLURM: {installed - began:.0f} s to install, {time.monotonic() - installed:.1f} s to start.", flush=True)
+        code = subprocess.run(command, env=os.environ | {FOLDER: str(toy.folder)}, check=False).returncode
+        print(toy.call("squeue", "--states", "all", "--sort", "i", "--Format", JOB_LIST))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

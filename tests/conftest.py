@@ -138,6 +138,14 @@ def script():
     return call
 
 
+def with_plugin(name: str) -> dict[str, str]:
+    """The environment in which Snakemake finds a plugin for clusters, which would make each of its starts elsewhere slower."""
+    folder = Path(sys.prefix) / name
+    if not folder.is_dir():
+        pytest.skip("make test-slurm installs the plugins")
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
 class Workflow:
     """A copy of the workflow in a folder of its own, run as a user runs it."""
 

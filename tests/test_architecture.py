@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT, mutated, read_or_refused, write_table
-from fbnet.architecture import compact, parse
+from fbnet.architecture import compact, parse, read_architectures
 from fbnet.blocks import size
 from fbnet.card import describe, diagram
 from fbnet.errors import InputError
 from fbnet.latency import read_table
-from fbnet.lookup import find, read_architectures
+from fbnet.lookup import find
 from fbnet.network import Network
 from fbnet.operators import CANDIDATES
 from fbnet.space import read_space

@@ -1,37 +1,35 @@
-"""The workflow on a real SLURM of two nodes with a GPU each, on this machine, and what clusters do to jobs: make test-slurm."""
+"""The workflow on a real SLURM, on this machine, and what clusters do to jobs: make test-slurm."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cluster import NODES, cluster, install, unavailable
-from conftest import TINY, Workflow
+from cluster import FOLDER, NODES, SPARE, Cluster
+from conftest import TINY, Workflow, with_plugin
 from fbnet.latency import read_header
 
-pytestmark = pytest.mark.slurm
+pytestmark = pytest.mark.cluster
 
 # What the profile leaves to the cluster, and what would make so small a one wait.
 HERE = (
     *("--workflow-profile", "profiles/slurm", "--cores", "2", "--latency-wait", "5"),
     *("--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1"),
-    *("--default-resources", "runtime=10", "mem_mb=1000"),
 )
-EPOCHS = 40
+SMALL = ("--default-resources", "runtime=10", "mem_mb=1000")
+HISTORY = "results/search/first/history.tsv"
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    reason = unavailable()
-    if reason:
-        pytest.skip(reason)
-    install()
-    with cluster(tmp_path_factory.mktemp("slurm") / "cluster") as toy:
-        yield toy
+@pytest.fixture(scope="session")
+def toy():
+    if FOLDER not in os.environ:
+        pytest.skip("there is no cluster: make test-slurm starts one")
+    return Cluster(Path(os.environ[FOLDER]))
 
 
 class SlurmWorkflow(Workflow):
@@ -40,26 +38,34 @@ class SlurmWorkflow(Workflow):
     def __init__(self, folder, toy):
         super().__init__(folder)
         self.toy = toy
+        self.results = folder / "results"
+        self.checkpoint = self.results / "search/first/checkpoint.pt"
+        self.output = folder / "output.txt"
 
     def command(self, *arguments):
         return [sys.executable, "-m", "snakemake", *map(str, arguments), *HERE]
 
     def __call__(self, *arguments):
-        return subprocess.run(
-            self.command(*arguments),
-            **{"cwd": self.folder, "timeout": 280, "text": True},
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
-        )
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 600}
+        return subprocess.run(self.command(*arguments, *SMALL), cwd=self.folder, env=with_plugin("slurm"), **options)
 
-    def start(self, *arguments):
-        """Begin a call; its output goes to a file, `output`."""
-        self.output = self.folder / "output.txt"
+    def start(self, *options):
+        """Begin the search, and go on at once; what Snakemake says goes to the file `output`."""
         with open(self.output, "w") as file:
             return subprocess.Popen(
-                self.command(*arguments),
-                **{"cwd": self.folder, "start_new_session": True},
+                self.command(HISTORY, *(options or SMALL)),
+                **{"cwd": self.folder, "env": with_plugin("slurm"), "start_new_session": True},
                 **{"stdout": file, "stderr": subprocess.STDOUT},
             )
+
+    def jobs(self, *states):
+        """The jobs of this workflow, those in one of these states if any are named."""
+        return [job for job in self.toy.jobs(self.folder) if job["job_state"] in states or not states]
+
+    def said(self):
+        """All that was said, by Snakemake or in a job."""
+        logs = [self.output, *self.folder.glob(".snakemake/slurm_logs/**/*.log"), *self.results.glob("logs/**/*.log")]
+        return "\n".join(path.read_text() for path in logs)
 
 
 @pytest.fixture(scope="module")
@@ -73,134 +79,124 @@ def finished(toy, tmp_path_factory):
     )
     done = workflow("all", "make_report")
     assert done.returncode == 0, done.stdout
-    workflow.output = done.stdout
+    workflow.output.write_text(done.stdout)
     return workflow
 
 
 @pytest.fixture
-def prepared(finished, tmp_path):
-    """A new workflow whose table and images are there; its search takes long enough to be disturbed."""
-    workflow = SlurmWorkflow(tmp_path / "workflow", finished.toy)
-    config = TINY | {"search": TINY["search"] | {"epochs": EPOCHS}, "checkpoint_minutes": 0.01}
-    config |= {"latency": {"cpu": {"table": str(finished.folder / "results/latency/cpu.tsv")}}}
-    workflow.configure(config)
-    done = Workflow.__call__(workflow, "results/data/digits/dataset.json", "results/latency/cpu.tsv")
-    assert done.returncode == 0, done.stdout
-    workflow.results = workflow.folder / "results"
-    workflow.history = workflow.results / "search/first/history.tsv"
-    workflow.checkpoint = workflow.results / "search/first/checkpoint.pt"
-    return workflow
+def prepare(toy, tmp_path):
+    """A workflow whose table and images are there; its search takes long enough to be disturbed."""
+
+    def prepare(epochs=25, checkpoint_minutes=0.01):
+        workflow = SlurmWorkflow(tmp_path / "workflow", toy)
+        search = TINY["search"] | {"epochs": epochs}
+        workflow.configure(TINY | {"search": search, "checkpoint_minutes": checkpoint_minutes})
+        done = Workflow.__call__(workflow, "results/data/digits/dataset.json", "results/latency/cpu.tsv")
+        assert done.returncode == 0, done.stdout
+        return workflow
+
+    return prepare
 
 
-def wait_for(condition, seconds=120, process=None):
-    deadline = time.monotonic() + seconds
+def wait_for(condition, process=None):
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         assert process is None or process.poll() is None, "Snakemake has ended before"
         time.sleep(0.2)
 
 
-def running(toy):
-    """The jobs that run, by id, and their nodes."""
-    lines = toy.call("squeue", "--noheader", "--states", "RUNNING", "--format", "%A %N").splitlines()
-    return dict(line.split() for line in lines)
+def assert_goes_on_and_ends(workflow, snakemake):
+    """Snakemake ends well; the search went on, each epoch is there once, and nothing is left of what a resumption needs."""
+    assert snakemake.wait(600) == 0, workflow.output.read_text()
+    assert "Resuming in epoch" in workflow.said()
+    assert_whole(workflow)
 
 
 def assert_whole(workflow):
-    """Each epoch is there once, in order, and nothing is left of what a resumption needs."""
-    history = pd.read_csv(workflow.history, sep="\t")
+    history = pd.read_csv(workflow.results / "search/first/history.tsv", sep="\t")
     weights = history[history.phase == "weights"]
-    assert weights.epoch.tolist() == list(range(EPOCHS))
+    assert weights.epoch.tolist() == list(range(workflow.config["search"]["epochs"]))
     theta = pd.read_csv(workflow.results / "search/first/theta.tsv", sep="\t")
     assert not theta.duplicated(["epoch", "layer", "op"]).any()
     assert not workflow.checkpoint.exists()
     assert "Traceback" not in workflow.output.read_text()
 
 
-def test_the_sweep_runs_and_measures_where_it_should(finished):
-    results = finished.folder / "results"
-    assert {path.name for path in results.glob("modeldef/*.py")} == {"first.py", "second.py"}
-    assert (results / "report.html").exists()
+@pytest.mark.xdist_group("finished")
+def test_the_sweep_runs_in_as_few_submissions_as_it_should(finished):
+    assert {path.name for path in finished.results.glob("modeldef/*.py")} == {"first.py", "second.py"}
+    assert (finished.results / "report.html").exists()
     assert not (finished.folder / "x").exists()
-    jobs = finished.toy.jobs()
-    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    jobs = finished.jobs()
+    assert {job["job_state"] for job in jobs} == {"COMPLETED"}
     # profiling with its plot and validation; 2 searches, 2 × sampling with export and measurement, 2 × judging inside the
     # supernet, 2 trainings, the report with its plots
     assert len(jobs) == 1 + 2 + 2 + 2 + 2 + 1
-    assert finished.output.count("has been submitted with SLURM jobid") == len(jobs)
-    table = read_header(results / "latency/cpu.tsv")
-    assert {"machine", "host", "cores"} <= table.keys()
+    assert finished.output.read_text().count("has been submitted with SLURM jobid") == len(jobs)
+    assert {"machine", "host", "cores"} <= read_header(finished.results / "latency/cpu.tsv").keys()
 
 
-def test_jobs_of_a_target_go_to_its_nodes_alone(finished):
+@pytest.mark.xdist_group("finished")
+def test_jobs_of_a_target_go_to_its_nodes_alone_and_trainings_to_a_gpu_each(finished):
     """As SLURM itself recorded them."""
-    toy = finished.toy
-    lines = toy.call("scontrol", "show", "job", "--oneliner", "--details").splitlines()
-    details = [dict(pair.partition("=")[::2] for pair in line.split() if "=" in pair) for line in lines]
-    told = ("JobId", "NodeList", "JOB_GRES", "TresPerJob", "OverSubscribe", "Comment")
-    for job in details:
-        print(*(f"{key}={job.get(key, '')}" for key in told))
-    exclusive = [job for job in details if job["OverSubscribe"] == "NO"]
+    exclusive = [job for job in finished.jobs() if job["shared"] == "none"]
     assert len(exclusive) == 3  # latency, and what belongs to the two searches
-    assert {(job["NodeList"], job["Features"]) for job in exclusive} == {("node2", "new")}
-    on_gpu = [job for job in details if job.get("TresPerJob") == "gres:gpu:1"]
+    assert {(job["nodes"], job["features"]) for job in exclusive} == {("node2", "new")}
+    on_gpu = [job for job in finished.jobs() if job["tres_per_job"] == "gres:gpu:1"]
     assert len(on_gpu) == 2 + 2 + 2  # searches, judging, trainings
-    assert {job["NodeList"] for job in on_gpu} == set(NODES)
+    assert {job["nodes"] for job in on_gpu} <= set(NODES)
+    for job in on_gpu:  # a node has one GPU
+        beside = [other for other in on_gpu if other["nodes"] == job["nodes"] and other["job_id"] > job["job_id"]]
+        assert all(other["start_time"] >= job["end_time"] for other in beside)
 
 
-def test_a_cancelled_training_goes_on(prepared):
-    snakemake = prepared.start("results/search/first/history.tsv")
-    wait_for(prepared.checkpoint.exists, process=snakemake)
-    [job] = running(prepared.toy)
-    prepared.toy.call("scancel", job)
-    assert snakemake.wait(300) == 0, prepared.output.read_text()
-    assert "Resuming in epoch" in prepared.output.read_text() + (prepared.results / "logs/train_supernet/first.log").read_text()
-    assert_whole(prepared)
+def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
+    workflow = prepare(epochs=70, checkpoint_minutes=1000)
+    # SLURM looks every 30 s whom to warn, so that the signal comes 10 to 40 s after a start.
+    limit = ("--set-resources", "train_supernet:runtime=2", "train_supernet:slurm_extra='--signal=USR1@80'", "--retries", "20")
+    assert_goes_on_and_ends(workflow, workflow.start(*limit, *SMALL))
+    assert "Stopped by SIGUSR1" in workflow.said()
+    assert not workflow.jobs("TIMEOUT")
 
 
-def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepared):
-    prepared.configure(prepared.config | {"checkpoint_minutes": 1000, "search": prepared.config["search"] | {"epochs": EPOCHS}})
-    extra = ("--set-resources", "train_supernet:runtime=1", "train_supernet:slurm_extra='--signal=USR1@55'")
-    snakemake = prepared.start("results/search/first/history.tsv", *extra)
-    assert snakemake.wait(400) == 0, prepared.output.read_text()
-    output = prepared.output.read_text()
-    logs = "".join(path.read_text() for path in prepared.folder.glob(".snakemake/slurm_logs/**/*.log"))
-    assert "Stopped by SIGUSR1" in logs + output
-    assert "Resuming in epoch" in logs + output
-    assert "TIMEOUT" not in {job["JobState"] for job in prepared.toy.jobs()}
-    assert_whole(prepared)
+def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
+    workflow = prepare()
+    snakemake = workflow.start("--default-resources", "runtime=10", "mem_mb=1000", "slurm_partition=spare")
+    wait_for(workflow.checkpoint.exists, snakemake)
+    [job] = workflow.jobs("RUNNING")
+    toy.stop_node(job["nodes"])
+    try:
+        assert_goes_on_and_ends(workflow, snakemake)
+    finally:
+        toy.start_node(job["nodes"])
+        wait_for(lambda: toy.are_idle(SPARE))
+    [other] = set(SPARE) - {job["nodes"]}
+    assert workflow.jobs()[-1]["nodes"] == other
 
 
-def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepared):
-    snakemake = prepared.start("results/search/first/history.tsv")
-    wait_for(prepared.checkpoint.exists, process=snakemake)
+def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
+    workflow = prepare(epochs=60)
+    snakemake = workflow.start()
+    wait_for(workflow.checkpoint.exists, snakemake)
     os.killpg(snakemake.pid, signal.SIGKILL)
     snakemake.wait()
-    assert len(running(prepared.toy)) == 1  # the job goes on
-    locked = prepared("results/search/first/history.tsv")
+    assert len(workflow.jobs("RUNNING")) == 1  # the job goes on
+    locked = workflow(HISTORY)
     assert locked.returncode != 0
     assert "--unlock" in locked.stdout
-    assert prepared("--unlock").returncode == 0
-    again = prepared.start("results/search/first/history.tsv")
-    assert again.wait(300) == 0, prepared.output.read_text()
-    logs = "".join(path.read_text() for path in prepared.folder.glob(".snakemake/slurm_logs/**/*.log"))
-    assert "is in use" in logs
-    assert "The same search has ended meanwhile" in logs
-    assert_whole(prepared)
+    assert workflow("--unlock").returncode == 0
+    again = workflow.start()
+    assert again.wait(600) == 0, workflow.output.read_text()
+    assert "is in use" in workflow.said()
+    assert "The same search has ended meanwhile" in workflow.said()
+    assert_whole(workflow)
 
 
-def test_the_job_of_a_node_that_is_gone_runs_elsewhere(prepared):
-    toy = prepared.toy
-    snakemake = prepared.start("results/search/first/history.tsv")
-    wait_for(prepared.checkpoint.exists, process=snakemake)
-    [node] = running(toy).values()
-    toy.stop_node(node)
-    try:
-        assert snakemake.wait(400) == 0, prepared.output.read_text()
-    finally:
-        toy.start_node(node)
-        wait_for(toy.is_ready)
-    [other] = set(NODES) - {node}
-    assert toy.jobs()[-1]["NodeList"] == other
-    assert "Resuming in epoch" in (prepared.results / "logs/train_supernet/first.log").read_text()
-    assert_whole(prepared)
+def test_a_cancelled_training_goes_on(toy, prepare):
+    workflow = prepare()
+    snakemake = workflow.start()
+    wait_for(workflow.checkpoint.exists, snakemake)
+    [job] = workflow.jobs("RUNNING")
+    toy.call("scancel", str(job["job_id"]))
+    assert_goes_on_and_ends(workflow, snakemake)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fbnet.architecture import read_architectures
 from fbnet.batches import Batches, may_reside, split
 from fbnet.checkpoint import read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
-from fbnet.lookup import read_architectures
 from fbnet.network import cut_out
 from fbnet.runtime import Progress, log, replacing, run
 from fbnet.space import make_space

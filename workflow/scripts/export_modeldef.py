@@ -5,9 +5,9 @@ import argparse
 import json
 from pathlib import Path
 
+from fbnet.architecture import read_architectures
 from fbnet.checkpoint import read_supernet
 from fbnet.errors import InputError
-from fbnet.lookup import read_architectures
 from fbnet.modeldef import append, check_names, entry, render
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.runtime import log, replacing, run, write_text

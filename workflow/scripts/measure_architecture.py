@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fbnet.architecture import read_architectures
 from fbnet.errors import InputError
 from fbnet.latency import read_table, tsv
-from fbnet.lookup import read_architectures
 from fbnet.machine import Watch, check_same, describe
 from fbnet.profiling import measure_networks
 from fbnet.runtime import Progress, log, run, write_text

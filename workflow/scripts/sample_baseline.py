@@ -4,10 +4,10 @@
 import argparse
 from pathlib import Path
 
+from fbnet.architecture import read_architectures
 from fbnet.budget import in_us
 from fbnet.errors import InputError
 from fbnet.latency import read_table
-from fbnet.lookup import read_architectures
 from fbnet.runtime import log, replacing, run
 from fbnet.sampling import described, draw_blindly
 from fbnet.space import SearchSpace, read_space

@@ -3,22 +3,21 @@
 
 import argparse
 import platform
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from fbnet.architecture import Architecture, parse, read_architectures
 from fbnet.checkpoint import delete, fingerprint, read_supernet
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.exclusive import alone, made_by_another
-from fbnet.lookup import find
 from fbnet.network import subnetwork_weights
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import StopRequest, log, replacing, run
 from fbnet.settings import TrainSettings
-from fbnet.space import read_mapping, read_space
+from fbnet.space import SearchSpace, read_mapping, read_space
 from fbnet.training import Training
 
 
@@ -32,8 +31,7 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
     settings = TrainSettings.of(values)
     dataset = read_dataset(arguments.data)
     space = read_space(arguments.space)
-    found = find(arguments.ops or str(arguments.architectures), space, len(dataset.classes), arguments.row)
-    architecture = replace(found, name=arguments.name)
+    architecture = Architecture(arguments.name, space, _operators(arguments, space), len(dataset.classes))
     if dataset.train_images.shape[1] != space.resolution:
         raise InputError(
             f"the dataset {arguments.data} has images of {dataset.train_images.shape[1]} pixels, but space {space.name} "
@@ -72,6 +70,18 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
         torch.save(found | {"name": architecture.name, "classes": list(dataset.classes)} | inputs | environment, network)
     delete(checkpoint)
     log.info("%s: %.2f %% of the test images are right.", architecture.name, 100 * found["test_top1"])
+
+
+def _operators(arguments: argparse.Namespace, space: SearchSpace) -> tuple[str, ...]:
+    if arguments.ops:
+        return parse(arguments.ops, space)
+    rows = read_architectures(arguments.architectures, space)
+    for row in rows:
+        if arguments.row in (None, row["name"]):
+            return row["ops"]
+    raise InputError(
+        f"{arguments.architectures} has no architecture {arguments.row}; it has {', '.join(row['name'] for row in rows)}"
+    )
 
 
 if __name__ == "__main__":

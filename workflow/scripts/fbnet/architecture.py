@@ -1,7 +1,10 @@
-"""Architectures: an operator for each searched layer of a space, and their compact string form."""
+"""Architectures: an operator for each searched layer of a space; their compact string form, and tables of them."""
 
+import csv
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fbnet.errors import InputError
 from fbnet.operators import CANDIDATES
@@ -57,3 +60,28 @@ def parse(text: str, space: SearchSpace) -> tuple[str, ...]:
         raise InputError(f"space {space.name} has {len(space.stages)} stages, but the architecture has {len(stages)}")
     space.path(ops)
     return tuple(ops)
+
+
+def read_architectures(path: Path, space: SearchSpace, columns: Sequence[str] = ()) -> list[dict]:
+    """The rows of a table of architectures (TSV) by column: `name`, `ops` as a tuple, and all else as text.
+
+    Raises InputError that names the file, for a table without these `columns`, without rows, or of another space.
+    """
+    try:
+        with Path(path).open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"the architectures {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
+    if not rows:
+        raise InputError(f"{path} has no architectures: it needs a line for each, with name and ops")
+    missing = [column for column in ("name", "ops", *columns) if column not in rows[0]]
+    if missing:
+        raise InputError(f"the architectures {path} lack the column {', '.join(missing)}")
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise InputError(f"the architectures {path}: row {number} has not the columns of the first line")
+        try:
+            row["ops"] = parse(row["ops"], space)
+        except InputError as error:
+            raise InputError(f"the architectures {path}, row {number}: {error}") from None
+    return rows

@@ -1,16 +1,14 @@
 """Find an architecture by what people call it: a published name, a file that holds it, or its string."""
 
 import argparse
-import csv
 import difflib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from fbnet import modeldef
-from fbnet.architecture import Architecture, parse
+from fbnet.architecture import Architecture, parse, read_architectures
 from fbnet.errors import InputError
-from fbnet.space import SearchSpace, read_space
+from fbnet.space import read_space
 from fbnet.zoo import published
 
 
@@ -35,31 +33,6 @@ def find(arch: str, space: str | Path | None = None, classes: int | None = None,
         raise InputError(f"{arch!r} is no published architecture{hint}; known are {', '.join(zoo)}")
     found = _needed(space, "a string of operators")
     return Architecture(name or "architecture", found, parse(arch, found), classes or found.classes)
-
-
-def read_architectures(path: Path, space: SearchSpace, columns: Sequence[str] = ()) -> list[dict]:
-    """The rows of a table of architectures (TSV) by column: `name`, `ops` as a tuple, and all else as text.
-
-    Raises InputError that names the file, for a table without these `columns`, without rows, or of another space.
-    """
-    try:
-        with Path(path).open(newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the architectures {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
-    if not rows:
-        raise InputError(f"{path} has no architectures: it needs a line for each, with name and ops")
-    missing = [column for column in ("name", "ops", *columns) if column not in rows[0]]
-    if missing:
-        raise InputError(f"the architectures {path} lack the column {', '.join(missing)}")
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"the architectures {path}: row {number} has not the columns of the first line")
-        try:
-            row["ops"] = parse(row["ops"], space)
-        except InputError as error:
-            raise InputError(f"the architectures {path}, row {number}: {error}") from None
-    return rows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
