@@ -178,6 +178,7 @@ def corrupt(**changes):
             "there are 10 classes",
         ),
     ],
+    ids=["cut", "no archive", "outside", "outside and absolute", "lacks a batch", "no pickle", "hostile", "shape", "label"],
 )
 def test_a_bad_archive_is_refused_and_leaves_nothing(prepare, tmp_path, content, message):
     (tmp_path / "bad.tar.gz").write_bytes(content)
