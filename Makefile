@@ -1,5 +1,5 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
-# make test-slurm: the workflow on a SLURM of two nodes, installed and started here; needs root and Debian's packages.
+# make test-slurm: the workflow on clusters: a SLURM, installed and started here (root, Debian), and stand-ins of others.
 # make report: a sweep on digits with evidence, in about 13 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,7 +26,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slurm: install .venv/slurm .venv/kubernetes
-	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster -n 3 --dist loadgroup --durations=0
+	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster -n 7 --dist loadgroup --durations=0
 
 .venv/slurm: profiles/slurm/requirements.txt profiles/cluster-generic/requirements.txt | install
 	$(BIN)/pip install $(QUIETLY) --upgrade --no-deps --target $@ $(addprefix --requirement ,$^)

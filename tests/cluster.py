@@ -1,4 +1,4 @@
-"""A SLURM on this machine, of four nodes with a GPU each by name: `python tests/cluster.py COMMAND ...` runs a command on it.
+"""A SLURM on this machine, of seven nodes with a GPU each by name: `python tests/cluster.py COMMAND ...` runs a command on it.
 
 It needs root, as slurmd does, and Debian's packages, which it installs. Its files are in one folder, save those that
 SLURM's commands find only in /etc/slurm; it ends the processes that it started, and stays away from a SLURM that is here already.
@@ -21,7 +21,9 @@ import psutil
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "rsync")  # rsync: for the stand-in of Kubernetes in test_profiles
 NODES = {"node1": "old", "node2": "new"}  # of the partition main, and their features
-SPARE = {"node3": "old", "node4": "new"}  # of the partition spare: who may be taken down
+FAULTS = {"node3": "old", "node4": "old", "node5": "old"}  # of the partition faults: where a test disturbs a job
+SPARE = {"node6": "old", "node7": "old"}  # of the partition spare: who may be taken down
+ALL = NODES | FAULTS | SPARE
 FOLDER = "TOY_CLUSTER"  # the environment variable that tells the command of the cluster's folder
 ETC = Path("/etc/slurm")
 JOB_LIST = "JobID:7,NodeList:7,tres-per-job:12,OverSubscribe:10,State:12,TimeUsed:8,Comment:90"
@@ -63,7 +65,8 @@ JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 {nodes}
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
-PartitionName=spare Nodes=node3,node4 MaxTime=INFINITE State=UP
+PartitionName=faults Nodes=node3,node4,node5 MaxTime=INFINITE State=UP
+PartitionName=spare Nodes=node6,node7 MaxTime=INFINITE State=UP
 """
 
 
@@ -117,7 +120,7 @@ class Cluster:
                 if variables.get("SLURM_CLUSTER_NAME") == "toy" and variables.get("SLURM_JOB_ID") in jobs:
                     process.kill()
 
-    def are_idle(self, nodes=(*NODES, *SPARE)) -> bool:
+    def are_idle(self, nodes=ALL) -> bool:
         """Whether these nodes are there, and free."""
         try:
             states = self.call("sinfo", "--noheader", "--Node", "--nodes", ",".join(nodes), "--format", "%t").split()
@@ -128,28 +131,28 @@ class Cluster:
     def start(self) -> None:
         """Start everything; the folder must be new."""
         folder = self.folder
-        for name in ("munge", "state", "pid", *(f"spool-{node}" for node in (*NODES, *SPARE))):
+        for name in ("munge", "state", "pid", *(f"spool-{node}" for node in ALL)):
             (folder / name).mkdir(parents=True)
         for path in (folder, folder / "munge"):
             os.chmod(path, 0o755)  # others may reach the socket, as munged demands
         key = folder / "munge/key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
-        controller, *ports = _free_ports(5)
+        controller, *ports = _free_ports(1 + len(ALL))
         host = socket.gethostname().partition(".")[0]
-        nodes = zip((NODES | SPARE).items(), ports, strict=True)
+        nodes = zip(ALL.items(), ports, strict=True)
         lines = [NODE.format(name=name, host=host, port=port, feature=feature) for (name, feature), port in nodes]
         conf = CONF.format(host=host, folder=folder, controller=controller, nodes="\n".join(lines))
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text(MARK + conf)
         # Any device file will do: SLURM hands it out by number, and sets CUDA_VISIBLE_DEVICES.
-        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in (*NODES, *SPARE)))
+        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in ALL))
         files = {"key-file": key, "socket": folder / "munge/socket", "seed-file": folder / "munge/seed"}
         files |= {"pid-file": folder / "munge/pid", "log-file": folder / "munge/log"}
         self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
         _wait_for((folder / "munge/socket").exists, "munged")
         self._start("slurmctld", "-D")
-        for node in (*NODES, *SPARE):
+        for node in ALL:
             self.start_node(node)
         _wait_for(self.are_idle, "the nodes")
 
@@ -158,7 +161,7 @@ class Cluster:
         with suppress(subprocess.SubprocessError, TimeoutError):
             self.call("scancel", "--user=root")
             _wait_for(lambda: not self.call("squeue", "--noheader"), "the end of all jobs", 20)
-        processes = self._processes(*NODES, *SPARE, "slurmctld", "munged")
+        processes = self._processes(*ALL, "slurmctld", "munged")
         for process in processes:
             process.terminate()
         for process in psutil.wait_procs(processes, timeout=10)[1]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cluster import FOLDER, NODES, SPARE, Cluster
-from conftest import TINY, Workflow, with_plugin
+from conftest import TINY, Workflow, with_plugin, write_table
 from fbnet.latency import read_header
 
 pytestmark = pytest.mark.cluster
@@ -22,6 +22,8 @@ HERE = (
     *("--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1"),
 )
 SMALL = ("--default-resources", "runtime=10", "mem_mb=1000")
+ON_FAULTS = (*SMALL, "slurm_partition=faults")
+ON_SPARE = (*SMALL, "slurm_partition=spare")
 HISTORY = "results/search/first/history.tsv"
 
 
@@ -50,10 +52,10 @@ class SlurmWorkflow(Workflow):
         return subprocess.run(self.command(*arguments, *SMALL), cwd=self.folder, env=with_plugin("slurm"), **options)
 
     def start(self, *options):
-        """Begin the search, and go on at once; what Snakemake says goes to the file `output`."""
+        """Begin the search on the nodes for faults, and go on at once; what Snakemake says goes to the file `output`."""
         with open(self.output, "w") as file:
             return subprocess.Popen(
-                self.command(HISTORY, *(options or SMALL)),
+                self.command(HISTORY, *(options or ON_FAULTS)),
                 **{"cwd": self.folder, "env": with_plugin("slurm"), "start_new_session": True},
                 **{"stdout": file, "stderr": subprocess.STDOUT},
             )
@@ -84,13 +86,15 @@ def finished(toy, tmp_path_factory):
 
 
 @pytest.fixture
-def prepare(toy, tmp_path):
+def prepare(toy, tiny, tmp_path):
     """A workflow whose table and images are there; its search takes long enough to be disturbed."""
+    table = write_table(tmp_path / "table.tsv", tiny)
 
     def prepare(epochs=25, checkpoint_minutes=0.01):
         workflow = SlurmWorkflow(tmp_path / "workflow", toy)
         search = TINY["search"] | {"epochs": epochs}
-        workflow.configure(TINY | {"search": search, "checkpoint_minutes": checkpoint_minutes})
+        config = {"search": search, "latency": {"cpu": {"table": str(table)}}, "checkpoint_minutes": checkpoint_minutes}
+        workflow.configure(TINY | config)
         done = Workflow.__call__(workflow, "results/data/digits/dataset.json", "results/latency/cpu.tsv")
         assert done.returncode == 0, done.stdout
         return workflow
@@ -152,17 +156,17 @@ def test_jobs_of_a_target_go_to_its_nodes_alone_and_trainings_to_a_gpu_each(fini
 
 
 def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
-    workflow = prepare(epochs=70, checkpoint_minutes=1000)
+    workflow = prepare(epochs=60, checkpoint_minutes=1000)
     # SLURM looks every 30 s whom to warn, so that the signal comes 10 to 40 s after a start.
     limit = ("--set-resources", "train_supernet:runtime=2", "train_supernet:slurm_extra='--signal=USR1@80'", "--retries", "20")
-    assert_goes_on_and_ends(workflow, workflow.start(*limit, *SMALL))
+    assert_goes_on_and_ends(workflow, workflow.start(*limit, *ON_FAULTS))
     assert "Stopped by SIGUSR1" in workflow.said()
     assert not workflow.jobs("TIMEOUT")
 
 
 def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
     workflow = prepare()
-    snakemake = workflow.start("--default-resources", "runtime=10", "mem_mb=1000", "slurm_partition=spare")
+    snakemake = workflow.start(*ON_SPARE)
     wait_for(workflow.checkpoint.exists, snakemake)
     [job] = workflow.jobs("RUNNING")
     toy.stop_node(job["nodes"])
