@@ -174,7 +174,7 @@ def kubernetes(pods: Path, evict):
 @pytest.mark.cluster
 @pytest.mark.skipif(not shutil.which("rsync"), reason="the storage plugin copies with rsync")
 def test_pods_get_what_they_need_bring_results_to_the_storage_and_go_on_after_an_eviction(workflow, tmp_path):
-    workflow.configure(TINY | {"search": TINY["search"] | {"epochs": 25}, "checkpoint_minutes": 0.01})
+    workflow.configure(TINY | {"search": TINY["search"] | {"epochs": 10}, "checkpoint_minutes": 0.01})
     config = {"apiVersion": "v1", "kind": "Config", "current-context": "toy", "users": [{"name": "toy", "user": {}}]}
     config |= {"contexts": [{"name": "toy", "context": {"cluster": "toy", "user": "toy"}}]}
     volume = tmp_path / "volume"

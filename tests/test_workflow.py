@@ -339,16 +339,18 @@ def test_targets_of_several_kinds_lead_to_architectures(copy_of_finished):
 
 
 def test_a_table_that_the_user_brings_is_used_as_it_is(workflow, tiny):
-    write_table(workflow.folder / "my phone.tsv", tiny)
-    workflow.configure(with_settings(latency={"phone": {"table": "my phone.tsv"}}, search__target="phone"))
+    own = workflow.folder / "my 'phone'\n\"$(touch x)\"; touch x"
+    write_table(own, tiny)
+    workflow.configure(with_settings(latency={"phone": {"table": own.name}}, search__target="phone"))
     made = "results/modeldef/first.py"
     done = workflow(made)
     assert done.returncode == 0, done.stdout
     taken = workflow.folder / "results/latency/phone.tsv"
-    assert taken.read_bytes() == (workflow.folder / "my phone.tsv").read_bytes()
+    assert taken.read_bytes() == own.read_bytes()
+    assert not (workflow.folder / "x").exists()
     assert workflow.planned(made) == set()
 
-    write_table(workflow.folder / "my phone.tsv", tiny, change=lambda rows: rows[1:])
+    write_table(own, tiny, change=lambda rows: rows[1:])
     failed = workflow()
     assert failed.returncode != 0
     assert "no row for layer stem, conv_k3" in failed.stdout
@@ -400,11 +402,12 @@ def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):
 
 def test_a_configfile_stands_for_itself(workflow, tmp_path):
     own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump(with_settings(searches={"own": {}}, results="my results; touch x")))
-    made = "my results; touch x/modeldef/own.py"
+    hostile = "my 'results' \"$(touch x)\"; touch x"
+    own.write_text(yaml.safe_dump(with_settings(searches={"own": {}}, results=hostile)))
+    made = f"{hostile}/modeldef/own.py"
     done = workflow(made, "--configfile", own, "--config", "search={epochs: 3}")
     assert done.returncode == 0, done.stdout
-    results = workflow.folder / "my results; touch x"
+    results = workflow.folder / hostile
     assert (workflow.folder / made).exists()
     assert pd.read_csv(results / "search/own/theta.tsv", sep="\t").epoch.max() == 2
     assert not (workflow.folder / "x").exists()
