@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "rsync")  # rsync: for the stand-in of Kubernetes in test_profiles
+COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "rsync")  # what these bring
 NODES = {"node1": "old", "node2": "new"}  # of the partition main, and their features
 FAULTS = {"node3": "old", "node4": "old", "node5": "old"}  # of the partition faults: where a test disturbs a job
 SPARE = {"node6": "old", "node7": "old"}  # of the partition spare: who may be taken down
@@ -74,8 +75,9 @@ def unavailable() -> str | None:
     """Why there can be no such cluster here; None where there can."""
     if os.geteuid() != 0:
         return "SLURM's daemons need root"
-    if not shutil.which("slurmctld") and not shutil.which("apt-get"):
-        return "SLURM is not here, and no apt-get to install it"
+    missing = [command for command in COMMANDS if not shutil.which(command)]
+    if missing and not shutil.which("apt-get"):
+        return f"{', '.join(missing)} is not here, and no apt-get to install it"
     conf = ETC / "slurm.conf"
     if conf.exists() and not conf.read_text().startswith(MARK):
         return "this machine has a SLURM of its own"
@@ -84,7 +86,7 @@ def unavailable() -> str | None:
 
 def install() -> None:
     """Bring SLURM's daemons from Debian's packages, where they are not here yet."""
-    if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged", "rsync"))):
+    if not all(map(shutil.which, COMMANDS)):
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
         subprocess.run(["apt-get", "update", "-qq"], **quiet)
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], **quiet)
