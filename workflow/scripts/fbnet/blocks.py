@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.ops import Conv2dNormActivation, FrozenBatchNorm2d, SqueezeExcitation
 
 from fbnet.operators import OPERATORS, Operator
 from fbnet.space import Cell
@@ -32,7 +31,7 @@ class InvertedResidual(nn.Module):
         last_stride = 1 if operator.depthwise else cell.stride  # ir_k1 has no other place for it
         self.project = conv(middle, c_out, 1, last_stride, groups=groups, activation_layer=None)
         self.residual = cell.keeps_shape
-        self.excite = SqueezeExcitation(c_out, max(c_out // 4, 8)) if operator.se else nn.Identity()
+        self.excite = _squeeze_excitation(c_out) if operator.se else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.shuffle(self.expand(x))))
@@ -81,8 +80,7 @@ def build(cell: Cell) -> nn.Module:
     """The module of a cell, freshly initialised. Raises InputError for a shape that the operator cannot serve."""
     cell.check()
     operator = OPERATORS[cell.op]
-    # Convolution, norm, ReLU; without a norm the convolution has a bias.
-    conv = partial(Conv2dNormActivation, norm_layer=_norm_layer(cell.norm))
+    conv = partial(_conv_norm_activation, norm_layer=_norm_layer(cell.norm))
     if operator.kind in ("irf", "shift"):
         block = InvertedResidual(operator, cell, conv)
     elif operator.kind == "basic":
@@ -98,10 +96,33 @@ def build(cell: Cell) -> nn.Module:
     return block
 
 
+def _conv_norm_activation(c_in, c_out, kernel, stride=1, groups=1, *, norm_layer, activation_layer=nn.ReLU) -> nn.Sequential:
+    # Without a norm the convolution has a bias.
+    layers = [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm_layer is None)]
+    if norm_layer:
+        layers.append(norm_layer(c_out))
+    if activation_layer:
+        layers.append(activation_layer(inplace=True))
+    return nn.Sequential(*layers)
+
+
+# torchvision takes as long to import as PyTorch itself, in each job anew, and most spaces need nothing of it.
+
+
 def _norm_layer(norm: str):
+    if norm == "frozen":
+        from torchvision.ops import FrozenBatchNorm2d
+
+        return FrozenBatchNorm2d
     if norm.startswith("gn"):
         return partial(nn.GroupNorm, int(norm[2:]))
-    return {"bn": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d, "none": None}[norm]
+    return {"bn": nn.BatchNorm2d, "none": None}[norm]
+
+
+def _squeeze_excitation(channels: int) -> nn.Module:
+    from torchvision.ops import SqueezeExcitation
+
+    return SqueezeExcitation(channels, max(channels // 4, 8))
 
 
 def _initialise(module: nn.Module) -> None:
