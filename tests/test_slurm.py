@@ -156,11 +156,12 @@ def test_jobs_of_a_target_go_to_its_nodes_alone_and_trainings_to_a_gpu_each(fini
 
 
 def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
-    workflow = prepare(epochs=60, checkpoint_minutes=1000)
-    # SLURM looks every 30 s whom to warn, so that the signal comes 10 to 40 s after a start.
-    limit = ("--set-resources", "train_supernet:runtime=2", "train_supernet:slurm_extra='--signal=USR1@80'", "--retries", "20")
-    assert_goes_on_and_ends(workflow, workflow.start(*limit, *ON_FAULTS))
+    workflow = prepare(epochs=65, checkpoint_minutes=1000)
+    # SLURM looks every 30 s whom to warn, so that the signal comes 30 to 60 s after the first start.
+    limit = ("train_supernet:runtime=2 if attempt == 1 else 10", "train_supernet:slurm_extra='--signal=USR1@60'")
+    assert_goes_on_and_ends(workflow, workflow.start("--set-resources", *limit, *ON_FAULTS))
     assert "Stopped by SIGUSR1" in workflow.said()  # nothing else saves within so long an interval
+    assert [job["job_state"] for job in workflow.jobs()] == ["FAILED", "COMPLETED"]
 
 
 def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
