@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from cluster import FOLDER, NODES, SPARE, Cluster
@@ -90,9 +92,9 @@ def prepare(toy, tiny, tmp_path):
     """A workflow whose table and images are there; its search takes long enough to be disturbed."""
     table = write_table(tmp_path / "table.tsv", tiny)
 
-    def prepare(epochs=12, checkpoint_minutes=0.01):
+    def prepare(checkpoint_minutes=0.01):
         workflow = SlurmWorkflow(tmp_path / "workflow", toy)
-        search = TINY["search"] | {"epochs": epochs}
+        search = TINY["search"] | {"epochs": 6}
         config = {"search": search, "latency": {"cpu": {"table": str(table)}}, "checkpoint_minutes": checkpoint_minutes}
         workflow.configure(TINY | config)
         done = Workflow.__call__(workflow, "results/data/digits/dataset.json", "results/latency/cpu.tsv")
@@ -108,6 +110,24 @@ def wait_for(condition, process=None):
         assert time.monotonic() < deadline, "it did not happen in time"
         assert process is None or process.poll() is None, "Snakemake has ended before"
         time.sleep(0.2)
+
+
+@contextmanager
+def held(workflow, snakemake):
+    """The training has begun, and stands still meanwhile, however fast the machine is. Yields its process."""
+
+    def trains(process):
+        script = (process.info["cmdline"] or [])[1:2]
+        return process.info["cwd"] == str(workflow.folder) and script and script[0].endswith("train_supernet.py")
+
+    wait_for((workflow.results / "search/first/tensorboard").exists, snakemake)
+    [process] = filter(trains, psutil.process_iter(["cmdline", "cwd"]))
+    process.suspend()
+    try:
+        yield process
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 def assert_goes_on_and_ends(workflow, snakemake):
@@ -156,10 +176,13 @@ def test_jobs_of_a_target_go_to_its_nodes_alone_and_trainings_to_a_gpu_each(fini
 
 
 def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
-    workflow = prepare(epochs=65, checkpoint_minutes=1000)
+    workflow = prepare(checkpoint_minutes=1000)
     # SLURM looks every 30 s whom to warn, so that the signal comes 30 to 60 s after the first start.
     limit = ("train_supernet:runtime=2 if attempt == 1 else 10", "train_supernet:slurm_extra='--signal=USR1@60'")
-    assert_goes_on_and_ends(workflow, workflow.start("--set-resources", *limit, *ON_FAULTS))
+    snakemake = workflow.start("--set-resources", *limit, *ON_FAULTS)
+    with held(workflow, snakemake) as training:
+        wait_for(lambda: not training.is_running(), snakemake)  # SLURM wakes whom it warns
+    assert_goes_on_and_ends(workflow, snakemake)
     assert "Stopped by SIGUSR1" in workflow.said()  # nothing else saves within so long an interval
     assert [job["job_state"] for job in workflow.jobs()] == ["FAILED", "COMPLETED"]
 
@@ -180,19 +203,19 @@ def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
 
 
 def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
-    workflow = prepare(epochs=40)
+    workflow = prepare()
     snakemake = workflow.start()
-    wait_for(workflow.checkpoint.exists, snakemake)
-    os.killpg(snakemake.pid, signal.SIGKILL)
-    snakemake.wait()
-    assert len(workflow.jobs("RUNNING")) == 1  # the job goes on
-    locked = workflow(HISTORY)
-    assert locked.returncode != 0
-    assert "--unlock" in locked.stdout
-    assert workflow("--unlock").returncode == 0
-    again = workflow.start()
+    with held(workflow, snakemake):
+        os.killpg(snakemake.pid, signal.SIGKILL)
+        snakemake.wait()
+        assert len(workflow.jobs("RUNNING")) == 1  # the job goes on
+        locked = workflow(HISTORY)
+        assert locked.returncode != 0
+        assert "--unlock" in locked.stdout
+        assert workflow("--unlock").returncode == 0
+        again = workflow.start()
+        wait_for(lambda: "is in use" in workflow.said(), again)
     assert again.wait(600) == 0, workflow.output.read_text()
-    assert "is in use" in workflow.said()
     assert "The same search has ended meanwhile" in workflow.said()
     assert_whole(workflow)
 
