@@ -100,14 +100,16 @@ def read_or_refused(path: Path, read):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker runs all tests of the finished workflow, so that it is made once; they come first, being the longest."""
+    """One worker runs all tests of the finished workflow, made once. Whole workflows come first, being the longest."""
 
-    def shares(item):
-        return bool({"finished_workflow", "copy_of_finished"} & set(item.fixturenames))
+    def uses(item, *fixtures):
+        return bool({*fixtures} & {*item.fixturenames})
 
-    for item in filter(shares, items):
-        item.add_marker(pytest.mark.xdist_group("workflow"))
-    items.sort(key=shares, reverse=True)
+    items.sort(key=lambda item: uses(item, "workflow"), reverse=True)
+    items.sort(key=lambda item: uses(item, "finished_workflow", "copy_of_finished"), reverse=True)
+    for item in items:
+        if uses(item, "finished_workflow", "copy_of_finished"):
+            item.add_marker(pytest.mark.xdist_group("workflow"))
 
 
 @pytest.fixture(scope="session")
