@@ -10,7 +10,7 @@ from fbnet.errors import InputError
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
 from fbnet.sampling import described, draw_blindly
-from fbnet.space import SearchSpace, read_space
+from fbnet.space import read_space
 from fbnet.zoo import in_space
 
 
@@ -20,22 +20,18 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.published:
         chosen = {f"published_{name}": in_space(name, space) for name in arguments.published}
     else:
-        budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else _taken(arguments.architectures, space)
+        if arguments.latency_budget:
+            budget_us = in_us(arguments.latency_budget, table)
+        elif arguments.architectures:
+            first, *_ = read_architectures(arguments.architectures, space)
+            budget_us = table.predict(first["ops"])
+        else:
+            raise InputError("one of --latency-budget, --architectures and --published is needed")
         drawn = draw_blindly(table, arguments.count, budget_us, arguments.seed)
         chosen = {f"{arguments.name}_{number}": ops for number, ops in enumerate(drawn, 1)}
     with replacing(arguments.out) as (out,):
         described(table, arguments.classes, chosen).to_csv(out, sep="\t", index=False, float_format="%.6f")
     log.info("%d architectures: %s", len(chosen), arguments.out)
-
-
-def _taken(architectures: Path | None, space: SearchSpace) -> float:
-    if not architectures:
-        raise InputError("one of --latency-budget, --architectures and --published is needed")
-    first, *_ = read_architectures(architectures, space, ["latency_us"])
-    try:
-        return float(first["latency_us"]) + 1e-6  # written with six digits
-    except ValueError:
-        raise InputError(f"{architectures}: latency_us is {first['latency_us']!r}, but must be a number of µs") from None
 
 
 if __name__ == "__main__":
