@@ -5,6 +5,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,16 @@ def with_plugin(name: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(folder)}
 
 
+def wait_for(condition, process=None):
+    """Return as soon as a condition is true, and what it then is; a process must run until then."""
+    deadline = time.monotonic() + 180
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        assert process is None or process.poll() is None, "the process has ended before"
+        time.sleep(0.1)
+    return found
+
+
 class Workflow:
     """A copy of the workflow in a folder of its own, run as a user runs it."""
 
@@ -165,12 +176,19 @@ class Workflow:
         self.config = config
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
 
+    def command(self, *arguments) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)]
+
     def __call__(self, *arguments, **options):
         """Run snakemake, and return the finished process."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options
-        )
+        options = {"cwd": self.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 300} | options
+        return subprocess.run(self.command(*arguments), text=True, **options)
+
+    def start(self, *arguments, **options):
+        """Start snakemake, and return the process that runs; what it says goes to the file output.txt."""
+        with open(self.folder / "output.txt", "w") as file:
+            options |= {"cwd": self.folder, "stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True}
+            return subprocess.Popen(self.command(*arguments), **options)
 
     def planned(self, *arguments) -> set[str]:
         """The rules that a dry run would run, `all` aside."""

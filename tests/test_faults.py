@@ -8,10 +8,11 @@ import time
 from contextlib import contextmanager
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
-from conftest import ROOT, TINY, Workflow
+from conftest import ROOT, TINY, Workflow, wait_for
 from fbnet.exclusive import alone
 from fbnet.runtime import StopRequest
 from test_workflow import with_settings
@@ -76,21 +77,32 @@ def test_results_that_cannot_be_written_are_told(copy_of_finished):
 def test_a_second_snakemake_in_the_same_folder_is_refused(copy_of_finished):
     trained = "results/search/first/history.tsv"
     copy_of_finished.configure(with_settings(search__epochs=15))
-    first = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", trained],
-        **{"cwd": copy_of_finished.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
-    )
-    deadline = time.monotonic() + 120
-    while not (copy_of_finished.folder / "results/search/first/checkpoint.pt").exists():
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    first = copy_of_finished.start(trained)
+    wait_for((copy_of_finished.folder / "results/search/first/checkpoint.pt").exists, first)
     second = copy_of_finished(trained)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout
     assert "Traceback" not in second.stdout
     assert first.wait(120) == 0
     assert len(pd.read_csv(copy_of_finished.folder / trained, sep="\t").epoch.unique()) == 15
+
+
+def test_a_warning_that_comes_while_a_training_starts_is_not_lost(copy_of_finished):
+    """SLURM's USR1 reaches all processes of a job; the training imports PyTorch for seconds before it can hear."""
+    workflow = copy_of_finished
+    workflow.configure(with_settings(search__epochs=3))
+    snakemake = workflow.start("results/search/first/history.tsv")
+
+    def processes():
+        running = psutil.Process(snakemake.pid).children(recursive=True)
+        return running if any("train_supernet.py" in "".join(process.cmdline()[1:2]) for process in running) else []
+
+    for process in [*wait_for(processes, snakemake), snakemake]:
+        process.send_signal(signal.SIGUSR1)
+    assert snakemake.wait(300) == 0
+    said = (workflow.folder / "output.txt").read_text()
+    assert "Stopped by SIGUSR1" in said
+    assert "Resuming in epoch 0" in said
 
 
 def test_a_clock_that_was_wrong_reruns_nothing(copy_of_finished):

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import psutil
 import pytest
 
 from cluster import FOLDER, NODES, SPARE, Cluster
-from conftest import TINY, Workflow, with_plugin, write_table
+from conftest import TINY, Workflow, wait_for, with_plugin, write_table
 from fbnet.latency import read_header
 
 pytestmark = pytest.mark.cluster
@@ -50,17 +48,11 @@ class SlurmWorkflow(Workflow):
         return [sys.executable, "-m", "snakemake", *map(str, arguments), *HERE]
 
     def __call__(self, *arguments):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 600}
-        return subprocess.run(self.command(*arguments, *SMALL), cwd=self.folder, env=with_plugin("slurm"), **options)
+        return super().__call__(*arguments, *SMALL, env=with_plugin("slurm"), timeout=600)
 
     def start(self, *options):
-        """Begin the search on the nodes for faults, and go on at once; what Snakemake says goes to the file `output`."""
-        with open(self.output, "w") as file:
-            return subprocess.Popen(
-                self.command(HISTORY, *(options or ON_FAULTS)),
-                **{"cwd": self.folder, "env": with_plugin("slurm"), "start_new_session": True},
-                **{"stdout": file, "stderr": subprocess.STDOUT},
-            )
+        """Begin the search on the nodes for faults, and go on at once."""
+        return super().start(HISTORY, *(options or ON_FAULTS), env=with_plugin("slurm"))
 
     def jobs(self, *states):
         """The jobs of this workflow, those in one of these states if any are named."""
@@ -97,31 +89,22 @@ def prepare(toy, tiny, tmp_path):
         search = TINY["search"] | {"epochs": 6}
         config = {"search": search, "latency": {"cpu": {"table": str(table)}}, "checkpoint_minutes": checkpoint_minutes}
         workflow.configure(TINY | config)
-        done = Workflow.__call__(workflow, "results/data/digits/dataset.json", "results/latency/cpu.tsv")
+        done = workflow("results/data/digits/dataset.json", "results/latency/cpu.tsv", "--executor", "local")
         assert done.returncode == 0, done.stdout
         return workflow
 
     return prepare
 
 
-def wait_for(condition, process=None):
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        assert process is None or process.poll() is None, "Snakemake has ended before"
-        time.sleep(0.2)
-
-
 @contextmanager
 def held(workflow, snakemake):
-    """The training has begun, and stands still meanwhile, however fast the machine is. Yields its process."""
+    """The training stands still meanwhile, however fast the machine is. Yields its process."""
 
     def trains(process):
         script = (process.info["cmdline"] or [])[1:2]
         return process.info["cwd"] == str(workflow.folder) and script and script[0].endswith("train_supernet.py")
 
-    wait_for((workflow.results / "search/first/tensorboard").exists, snakemake)
-    [process] = filter(trains, psutil.process_iter(["cmdline", "cwd"]))
+    [process] = wait_for(lambda: [*filter(trains, psutil.process_iter(["cmdline", "cwd"]))], snakemake)
     process.suspend()
     try:
         yield process
@@ -205,6 +188,7 @@ def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
 def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
     workflow = prepare()
     snakemake = workflow.start()
+    wait_for(workflow.checkpoint.exists, snakemake)
     with held(workflow, snakemake):
         os.killpg(snakemake.pid, signal.SIGKILL)
         snakemake.wait()

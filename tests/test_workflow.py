@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, TINY, Workflow, write_table
+from conftest import ROOT, TINY, Workflow, wait_for, write_table
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
 from fbnet.sampling import described
@@ -360,19 +359,9 @@ def test_a_table_that_the_user_brings_is_used_as_it_is(workflow, tiny):
 def test_killed_in_training_the_next_call_goes_on(copy_of_finished):
     workflow, trained = copy_of_finished, "results/search/first/history.tsv"
     workflow.configure(with_settings(search__epochs=15))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", trained],
-        cwd=workflow.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = workflow.start(trained)
     checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(checkpoint.exists, process)
     os.killpg(process.pid, signal.SIGKILL)  # Snakemake and the training
     process.wait()
     assert workflow("--unlock").returncode == 0

@@ -10,8 +10,10 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 # What SLURM sends before a job's time is up reaches all its processes. Training saves its state; Snakemake and the shell
-# between them would end of it, and take training with them. They inherit this.
+# between them would end of it, and take training with them. They inherit this: where the signal is blocked, it waits for
+# whoever wants it, and so for a training that is still starting.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 ROOT = Path(str(workflow.current_basedir)).parents[1]  # also where this is a module of another workflow
 SCRIPTS = ROOT / "workflow/scripts"

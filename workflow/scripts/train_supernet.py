@@ -14,7 +14,7 @@ from fbnet.budget import in_us
 from fbnet.checkpoint import delete, fingerprint
 from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
-from fbnet.errors import InputError
+from fbnet.errors import InputError, Stopped
 from fbnet.exclusive import alone, made_by_another
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes, file_hash, versions
@@ -65,6 +65,8 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
         log.info("The same search has ended meanwhile; its result is used.")
         return
     if settings.gpu > 1 and "RANK" not in os.environ:
+        if stop.signal:
+            raise Stopped(f"Stopped by {stop.signal} before training.")
         sys.exit(launch(settings.gpu))
     ranks = Ranks()
     if not ranks.is_first:

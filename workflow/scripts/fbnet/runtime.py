@@ -84,6 +84,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)  # the workflow blocks one: it may have come already
         return self
 
     def __exit__(self, *error) -> None:
