@@ -74,17 +74,25 @@ def test_results_that_cannot_be_written_are_told(copy_of_finished):
     assert done.returncode == 0, done.stdout
 
 
-def test_a_second_snakemake_in_the_same_folder_is_refused(copy_of_finished):
-    trained = "results/search/first/history.tsv"
-    copy_of_finished.configure(with_settings(search__epochs=15))
-    first = copy_of_finished.start(trained)
-    wait_for((copy_of_finished.folder / "results/search/first/checkpoint.pt").exists, first)
-    second = copy_of_finished(trained)
+def test_a_second_snakemake_is_refused_and_after_a_kill_the_next_call_goes_on(copy_of_finished):
+    workflow, trained = copy_of_finished, "results/search/first/history.tsv"
+    workflow.configure(with_settings(search__epochs=15))
+    first = workflow.start(trained)
+    checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
+    wait_for(checkpoint.exists, first)
+    second = workflow(trained)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout
     assert "Traceback" not in second.stdout
-    assert first.wait(120) == 0
-    assert len(pd.read_csv(copy_of_finished.folder / trained, sep="\t").epoch.unique()) == 15
+    os.killpg(first.pid, signal.SIGKILL)  # Snakemake and the training
+    first.wait()
+    assert workflow("--unlock").returncode == 0
+    done = workflow(trained)
+    assert done.returncode == 0, done.stdout
+    assert "Resuming in epoch" in done.stdout
+    history = pd.read_csv(workflow.folder / trained, sep="\t")
+    assert sorted(history.epoch.unique()) == list(range(15))
+    assert not checkpoint.exists()
 
 
 def test_a_warning_that_comes_while_a_training_starts_is_not_lost(copy_of_finished):

@@ -2,10 +2,8 @@
 
 import ast
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, TINY, Workflow, wait_for, write_table
+from conftest import ROOT, TINY, Workflow, write_table
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
 from fbnet.sampling import described
@@ -354,23 +352,6 @@ def test_a_table_that_the_user_brings_is_used_as_it_is(workflow, tiny):
     assert failed.returncode != 0
     assert "no row for layer stem, conv_k3" in failed.stdout
     assert "Traceback" not in failed.stdout
-
-
-def test_killed_in_training_the_next_call_goes_on(copy_of_finished):
-    workflow, trained = copy_of_finished, "results/search/first/history.tsv"
-    workflow.configure(with_settings(search__epochs=15))
-    process = workflow.start(trained)
-    checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
-    wait_for(checkpoint.exists, process)
-    os.killpg(process.pid, signal.SIGKILL)  # Snakemake and the training
-    process.wait()
-    assert workflow("--unlock").returncode == 0
-    done = workflow(trained)
-    assert done.returncode == 0, done.stdout
-    assert "Resuming in epoch" in done.stdout
-    history = pd.read_csv(workflow.folder / "results/search/first/history.tsv", sep="\t")
-    assert sorted(history.epoch.unique()) == list(range(15))
-    assert not checkpoint.exists()
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):
