@@ -25,4 +25,7 @@ rule all:
 
 onsuccess:
     if not only_profiling():
-        shell(command("summarize.py") + " --results {RESULTS:q} --error {VALIDATION[error]}")
+        try:
+            print_summary(Path(RESULTS), VALIDATION["error"])
+        except InputError as error:
+            raise WorkflowError(str(error)) from None

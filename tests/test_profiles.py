@@ -1,4 +1,4 @@
-"""The profiles for clusters that are not SLURM, against stand-ins that run on this machine what is submitted."""
+"""Clusters that are not SLURM, and conda, against stand-ins that run on this machine what they are told."""
 
 import json
 import os
@@ -205,3 +205,39 @@ def test_pods_get_what_they_need_bring_results_to_the_storage_and_go_on_after_an
     assert {"name": "fbnet", "mountPath": "/fbnet"} in container["volumeMounts"]
     claims = [volume["persistentVolumeClaim"]["claimName"] for volume in training["volumes"] if "persistentVolumeClaim" in volume]
     assert claims == ["fbnet"]
+
+
+CONDA = """#!/bin/bash
+toy=$(dirname "$0")
+case "$1 $2" in
+    "info --json") echo "{\\"conda_prefix\\": \\"$toy/base\\", \\"platform\\": \\"linux-64\\"}" ;;
+    "--version ") echo "conda 99.0.0" ;;
+    "config --get") echo '{"get": {"channel_priority": "strict"}}' ;;
+    "env create")
+        while [[ "$1" != --file ]]; do shift; done
+        file=$2
+        while [[ "$1" != --prefix ]]; do shift; done
+        mkdir -p "$2/bin"
+        cp "$file" "$toy/made_from.yaml"
+        printf '#!/bin/sh\\nunset PYTHONPATH\\necho "$1" >> %s/ran\\nexec %s "$@"\\n' "$toy" "$PYTHON" > "$2/bin/python"
+        chmod +x "$2/bin/python" ;;
+esac
+"""
+
+
+def test_with_conda_a_rule_runs_in_the_environment_that_its_file_describes(workflow, tmp_path):
+    """A stand-in for conda makes an environment whose python is this one, and tells what it ran; Snakemake's own has little."""
+    toy = tmp_path / "conda"
+    (toy / "base/bin").mkdir(parents=True)
+    (toy / "base/bin/activate").write_text('export PATH="$1/bin:$PATH"\n')
+    (toy / "conda").write_text(CONDA)
+    (toy / "conda").chmod(stat.S_IRWXU)
+    absent = ["torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "tqdm", "matplotlib", "onnx", "tensorboard", "pooch"]
+    (toy / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n")
+    path = f"{toy}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(toy), "PYTHON": sys.executable}
+    done = workflow("results/data/digits/dataset.json", "--sdm", "conda", env=environment)
+    assert done.returncode == 0, done.stdout
+    assert (toy / "made_from.yaml").read_bytes() == (ROOT / "workflow/envs/fbnet.yaml").read_bytes()
+    [script] = (toy / "ran").read_text().split()
+    assert script.endswith("workflow/scripts/download_cifar.py")

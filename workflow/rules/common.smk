@@ -25,6 +25,7 @@ from fbnet.errors import InputError
 from fbnet.lookup import find
 from fbnet.plan import network_sets
 from fbnet.provenance import code_hashes, file_hash
+from fbnet.summary import print_summary
 from fbnet.target import TABLE_SETTINGS, Target
 from fbnet.zoo import in_space, published
 

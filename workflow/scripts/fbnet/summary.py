@@ -1,18 +1,18 @@
-#!/usr/bin/env python3
-"""Print what the searches have found: architecture, predicted latency, MACs, parameters, accuracy, and the files made."""
+"""What the searches have found, as the workflow prints it at its end; Snakemake's own environment must do for it."""
 
-import argparse
 import csv
 import json
 import textwrap
 from pathlib import Path
 
 from fbnet.latency import device_of, read_header
-from fbnet.runtime import run
 
 
-def main(arguments: argparse.Namespace) -> None:
-    results = arguments.results
+def print_summary(results: Path, largest_error: float) -> None:
+    """Print architecture, predicted latency (µs), MACs, parameters, accuracy and the files made, and what the tables are worth.
+
+    A latency table whose mean error is larger than `largest_error` is warned of.
+    """
     for path in sorted((results / "modeldef").glob("*.json")):
         search = path.stem
         document = json.loads(path.read_text())
@@ -33,8 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
         found = read_header(path)
         print(f"\nLatency table {path.name.removesuffix('.validation.tsv')} ({device_of(found)})")
         print(_filled(found["result"], "  "))
-        if float(found["mean_error"]) > arguments.error:
-            allowed = f"more than the {arguments.error:.0%} allowed (validation.error)"
+        if float(found["mean_error"]) > largest_error:
+            allowed = f"more than the {largest_error:.0%} allowed (validation.error)"
             print(_filled(f"WARNING: {allowed}: do not trust its latencies; measure again on a quiet machine", "  "))
         for what, header in (
             ("measurement", read_header(path.with_name(path.name.replace(".validation", "")))),
@@ -60,10 +60,3 @@ def _wrapped(ops: str) -> str:
 
 def _filled(text: str, indent: str) -> str:
     return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results")
-    parser.add_argument("--error", type=float, default=0.1, help="mean error of a latency table from which on to warn")
-    run(parser, main)
