@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, TINY, Workflow, write_table
+from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
 from fbnet.sampling import described
@@ -319,6 +320,10 @@ def test_the_summary_warns_of_a_bad_or_disturbed_table(copy_of_finished, capsys)
     printed = capsys.readouterr().out
     assert "WARNING: more than the 0% allowed" in printed
     assert "WARNING: the machine was disturbed during its measurement: a build ran" in printed
+    for name in ("latency/cpu.validation.tsv", "modeldef/first.json"):
+        (results / name).write_text("{}\n")
+        with pytest.raises(InputError, match=f"{name} is not as it was made"):
+            print_summary(results, 0.1)
 
 
 def test_targets_of_several_kinds_lead_to_architectures(copy_of_finished):
