@@ -36,6 +36,8 @@ def print_summary(results: Path, largest_error: float) -> None:
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"{path} is not as it was made: delete it, and the next call makes it again") from None
 
