@@ -17,6 +17,7 @@ from fbnet import checkpoint
 from fbnet.batches import Batches
 from fbnet.device import free_bytes
 from fbnet.errors import InputError, Stopped
+from fbnet.memory import is_out_of_memory
 from fbnet.metrics import Means
 from fbnet.ranks import Ranks
 from fbnet.runtime import Progress, StopRequest, log
@@ -123,7 +124,7 @@ class Loop(ABC):
                 phases = self.phases(self.epoch)
                 for phase in phases[phases.index(self.phase) :]:
                     self.phase = phase
-                    row = self._train() if phase in self.batches else self._judge()
+                    row = self._train_or_judge()
                     self.history.append(row)
                     self.step, self.means, self.seconds = 0, Means(self.device), 0.0
                     if writer:
@@ -151,18 +152,27 @@ class Loop(ABC):
     def batch_that_fits(self) -> str:
         """A sentence with a batch size that the device's memory allows, after a step for which it did not do."""
         settings = self.settings
-        self.optimizers[self.phase].zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        with self.autocast():
-            images = free_bytes(self.device) / self.bytes_per_image()  # of one part at a time
+        try:
+            with self.autocast():
+                images = free_bytes(self.device) / self.bytes_per_image()  # of one part at a time
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            images = 0  # not even the few that are tried
         sharing = self.ranks.count if self.device.type == "cpu" else 1
-        unit = max(8, settings.parts)
-        fits = min(int(images / sharing) * settings.parts, settings.batch_size - 1) // unit * unit
-        return (
-            f"{self.key}.batch_size is {settings.batch_size}, which does not fit into the memory of {self.device}: "
-            f"about {max(fits, unit)} would"
+        parts = settings.parts if self.phase in self.batches else 1  # what is judged is not divided
+        unit = math.lcm(8, 2 * settings.parts)
+        fits = min(int(images / sharing) * parts, settings.batch_size - 1) // unit * unit
+        advice = (
+            f"about {fits} would"
+            if fits
+            else "a smaller one would hardly do either: take a device with more memory, or one that nobody else uses"
         )
+        return f"{self.key}.batch_size is {settings.batch_size}, which does not fit into the memory of {self.device}: {advice}"
 
     def _images(self) -> int:
         """How many training images the whole run sees."""
@@ -176,6 +186,15 @@ class Loop(ABC):
     def _images_in(self, phase: str) -> int:
         return len(self.batches[phase]) * self.settings.batch_size if phase in self.batches else 0
 
+    def _train_or_judge(self) -> dict:
+        """What is left of the phase; a row of the history. Raises InputError where the memory does not do for it."""
+        try:
+            return self._train() if self.phase in self.batches else self._judge()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise InputError(self.batch_that_fits())  # here, where the failed step's tensors have gone with its traceback
+
     def _train(self) -> dict:
         """The rest of a training phase, from `step` on; a row of the history."""
         settings, batches, optimizer = self.settings, self.batches[self.phase], self.optimizers[self.phase]
@@ -183,16 +202,7 @@ class Loop(ABC):
         started = shown = time.monotonic()
         for images, labels in batches.training(self.seed(0), self.step):
             torch.manual_seed(self.seed(2, self.step))
-            images = batches.augmented(images, **settings.augment)
-            try:
-                self.advance(images, labels)
-                out_of_memory = False
-            except RuntimeError as error:
-                out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-                if not out_of_memory:
-                    raise
-            if out_of_memory:  # the failed step's tensors have gone with its traceback
-                raise InputError(self.batch_that_fits())
+            self.advance(batches.augmented(images, **settings.augment), labels)
             self.step += 1
             self.bar.update(settings.batch_size)
             now = time.monotonic()

@@ -1,11 +1,20 @@
-"""How many images fit into a device's memory."""
+"""How many images fit into a device's memory, and what it looks like when too many were tried."""
 
+import re
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 WORKSPACE = 1.5  # a step's peak, in units of what its forward pass leaves behind for the gradient
+
+# In the words of the CPU's allocator; the CUDA runtime, also within NCCL and Triton; cuBLAS and cuDNN; the C++ library.
+_NO_MEMORY = re.compile(r"allocate memory|out of memory|(CUBLAS|CUDNN)_\w*ALLOC(ATION)?_FAILED|bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a device or the machine had no memory left, whoever asked for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_NO_MEMORY.search(str(error)))
 
 
 def bytes_per_image(forward: Callable[[Tensor], Tensor], resolution: int, device: torch.device) -> float:
@@ -15,13 +24,12 @@ def bytes_per_image(forward: Callable[[Tensor], Tensor], resolution: int, device
 
 
 def _stored(forward: Callable[[Tensor], Tensor], images: Tensor) -> int:
-    sizes: dict[int, int] = {}
+    storages = set()  # of which several tensors may be views; kept, so that none is freed and counted again
 
     def note(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storages.add(tensor.untyped_storage())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = forward(images.contiguous(memory_format=torch.channels_last))
-    del kept  # lived until here: a storage that is freed could be counted again under another tensor's address
-    return sum(sizes.values())
+        forward(images.contiguous(memory_format=torch.channels_last))
+    return sum(storage.nbytes() for storage in storages)
