@@ -141,9 +141,10 @@ def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Ca
         for ops in design(space, rng, undone):
             path = space.network_cells(ops, classes)
             network = engine.network(path)
+            timed = [cell.build_key for cell in path if not cell.is_identity]
             network.time()
             for _ in range(UNTIMED - 1):
-                samples.passes.append([(cell.build_key, lap) for cell, lap in zip(path, network.laps(), strict=True)])
+                samples.passes.append(list(zip(timed, network.laps(), strict=True)))
             samples.networks.append((len(samples.passes) - 1, path, network.time()))
 
     return one_round

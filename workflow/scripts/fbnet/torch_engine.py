@@ -3,13 +3,15 @@
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 from fbnet.blocks import build
+from fbnet.device import usable_gpus
 from fbnet.errors import InputError
 from fbnet.space import Cell
 from fbnet.target import Target
@@ -18,22 +20,47 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-class TorchEngine:
-    """Runs chains of cells in PyTorch, in evaluation mode; every (layer, operator) has weights of its own, as in a network."""
+class Moment:
+    """A mark in the host's time, with what torch.cuda.Event has."""
 
-    def __init__(self, cells: Iterable[Cell], target: Target):
+    def record(self) -> None:
+        self.ns = time.perf_counter_ns()
+
+    def synchronize(self) -> None:
+        """The host need not wait for itself."""
+
+    def elapsed_time(self, later: "Moment") -> float:
+        """ms from this mark to another."""
+        return (later.ns - self.ns) / 1e6
+
+
+class TorchEngine:
+    """Runs chains of cells in PyTorch, in evaluation mode; every (layer, operator) has weights of its own, as in a network.
+
+    `clock` makes the marks between cells, like torch.cuda.Event; if it is not given, the target's device chooses it. An identity
+    is nothing to run, and has no mark.
+    """
+
+    def __init__(self, cells: Iterable[Cell], target: Target, clock: Callable | None = None):
         self.target = target
-        self.clock = _CudaClock() if target.device == "cuda" else _CpuClock()
+        self.clock = clock or (partial(torch.cuda.Event, enable_timing=True) if target.device == "cuda" else Moment)
         with torch.inference_mode():
-            self.modules = {(cell.layer, cell.op): self._module(cell) for cell in cells}
+            self.modules = {(cell.layer, cell.op): self._module(cell) for cell in cells if not cell.is_identity}
 
     def _module(self, cell: Cell) -> nn.Module:
-        options = {"dtype": DTYPES[self.target.dtype], "memory_format": FORMATS[self.target.memory_format]}
-        block = build(cell).eval().to(self.target.device, **options)
-        if self.target.mode != "compile" or isinstance(block, nn.Identity):
+        block = build(cell).eval()
+        # What Module.to does; but that cannot move fake tensors, with which tests run the cells of a GPU.
+        block.load_state_dict({name: self._placed(tensor) for name, tensor in block.state_dict().items()}, assign=True)
+        if self.target.mode != "compile":
             return block
         # A traced block has a code object of its own: else all blocks of a class share one cache of compiled code.
         return torch.compile(torch.fx.symbolic_trace(block), fullgraph=True)
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():  # the count of a batch norm's batches, which no inference reads
+            return tensor
+        memory_format = FORMATS[self.target.memory_format] if tensor.ndim == 4 else torch.preserve_format
+        return tensor.to(self.target.device, DTYPES[self.target.dtype], memory_format=memory_format)
 
     def network(self, path: Sequence[Cell]) -> "_Chain":
         """The chain of these cells, to be run and timed."""
@@ -41,51 +68,41 @@ class TorchEngine:
         shape = (target.batch, first.c_in, first.height, first.width)
         images = torch.randn(shape, device=target.device, dtype=DTYPES[target.dtype])
         images = images.contiguous(memory_format=FORMATS[target.memory_format])
-        return _Chain([self.modules[cell.layer, cell.op] for cell in path], images, self.clock)
+        return _Chain([self.modules[cell.layer, cell.op] for cell in path if not cell.is_identity], images, self.clock)
 
 
 class _Chain:
-    def __init__(self, modules: list[nn.Module], images: torch.Tensor, clock):
-        self.modules, self.images, self.clock = modules, images, clock
+    def __init__(self, modules: list[nn.Module], images: torch.Tensor, clock: Callable):
+        self.modules, self.images = modules, images
+        self.marks = [clock() for _ in range(len(modules) + 1)]
+        for mark in self.marks:
+            mark.record()  # the first time makes an event, which takes longer
 
     @torch.inference_mode()
     def time(self) -> float:
         """µs of one inference."""
         x = self.images
-        start = self.clock.mark()
+        self.marks[0].record()
         for module in self.modules:
             x = module(x)
-        return self.clock.between([start, self.clock.mark()])[0]
+        self.marks[-1].record()
+        return between([self.marks[0], self.marks[-1]])[0]
 
     @torch.inference_mode()
     def laps(self) -> list[float]:
-        """µs of each cell in one inference."""
+        """µs of each cell in one inference, identities left out; nothing waits for the device between cells."""
         x = self.images
-        marks = [self.clock.mark()]
-        for module in self.modules:
+        self.marks[0].record()
+        for module, mark in zip(self.modules, self.marks[1:], strict=True):
             x = module(x)
-            marks.append(self.clock.mark())
-        return self.clock.between(marks)
+            mark.record()
+        return between(self.marks)
 
 
-class _CpuClock:
-    mark = staticmethod(time.perf_counter_ns)
-
-    def between(self, marks: list[int]) -> list[float]:
-        return [(after - before) / 1000 for before, after in pairwise(marks)]
-
-
-class _CudaClock:
-    """Marks in the stream of the device: no synchronisation between cells, as in an inference."""
-
-    def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def between(self, marks: list[torch.cuda.Event]) -> list[float]:
-        marks[-1].synchronize()
-        return [before.elapsed_time(after) * 1000 for before, after in pairwise(marks)]
+def between(marks: Sequence) -> list[float]:
+    """µs from each mark to the next, once the device has come to the last."""
+    marks[-1].synchronize()
+    return [before.elapsed_time(after) * 1000 for before, after in pairwise(marks)]
 
 
 class GraphEngine:
@@ -114,19 +131,22 @@ class GraphEngine:
 
 class _Graph:
     def __init__(self, graph: torch.cuda.CUDAGraph, chain: _Chain, output: torch.Tensor):
-        self.graph, self.clock = graph, chain.clock
+        self.graph = graph
+        self.marks = chain.marks[0], chain.marks[-1]
         self.kept = chain, output  # the graph reads and writes their memory
 
     def time(self) -> float:
         """µs of one replay."""
-        start = self.clock.mark()
+        start, end = self.marks
+        start.record()
         self.graph.replay()
-        return self.clock.between([start, self.clock.mark()])[0]
+        end.record()
+        return between(self.marks)[0]
 
 
 def check(target: Target, cores: int) -> None:
     """Raise InputError for a device, thread count or combination that is not there."""
-    if target.device == "cuda" and not torch.cuda.is_available():
+    if target.device == "cuda" and not usable_gpus():
         raise InputError("latency: device is 'cuda', but PyTorch finds no GPU here: choose device 'cpu' or another machine")
     compiler = os.environ.get("CXX", "g++")
     if target.mode == "compile" and target.device == "cpu" and not shutil.which(compiler):
