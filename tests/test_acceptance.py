@@ -49,6 +49,7 @@ def layers(*numbers, factor):
         ({"factor": layers(3, 8, factor=1.5), "disturbed": "a build ran"}, True, "was disturbed: a build ran"),
         ({"threads": "2"}, False, "the table in use is of threads 1, now 2"),
         ({"machine": "another chip"}, False, "machine a chip, now another chip"),
+        ({"processor": "a host"}, False, "processor unknown, now a host"),
         ({"dtype": "float32"}, False, "dtype unknown, now float32"),
         ({"space": read_space("fbnet_32")}, False, "other cells"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 from fbnet.architecture import read_architectures
 from fbnet.errors import InputError
 from fbnet.latency import read_table, tsv
-from fbnet.machine import Watch, check_same, describe
+from fbnet.machine import Watch, take_device
 from fbnet.profiling import measure_networks
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import read_space
@@ -25,13 +25,12 @@ def main(arguments: argparse.Namespace) -> None:
     if target.engine == "analytic":
         raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
     table = read_table(arguments.table, space, arguments.classes, target.settings())
-    about = describe(target)
-    check_same(arguments.table, about)
+    about = take_device(target, arguments.table)
     rows = read_architectures(arguments.architectures, space)
     architectures = [row["ops"] for row in rows]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
     log.info("Measuring %d architectures and %d references, %d rounds.", len(architectures), len(references), arguments.runs)
-    watch = Watch()
+    watch = Watch(about.get("gpu"))
     measured = measure_networks(
         *(space, arguments.classes, target, architectures + references, arguments.runs),
         progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),

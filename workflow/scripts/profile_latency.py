@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fbnet.acceptance import CHOICES, judge
 from fbnet.latency import COLUMNS, drawing, read_header, read_table, tsv
-from fbnet.machine import Watch, describe
+from fbnet.machine import Watch, take_device
 from fbnet.profiling import analytic, measure
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import SearchSpace, read_space
@@ -37,18 +37,18 @@ def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace)
     if target.engine == "analytic":
         log.info("Counting %s of space %s: 1 µs stands for 1000.", target.cost, space.name)
         return tsv(analytic(space, arguments.classes, target.cost).rows, COLUMNS, header)
+    about = take_device(target)
     log.info(
         "Measuring %d cells of space %s, at most %d rounds: %s.",
         *(len(space.cells(arguments.classes)), space.name, arguments.runs),
         ", ".join(f"{key} {value}" for key, value in target.settings().items()),
     )
-    header |= describe(target)
-    watch = Watch()
+    watch = Watch(about.get("gpu"))
     found = measure(
         *(space, arguments.classes, target, arguments.precision, arguments.runs),
         lambda rounds: Progress(rounds, desc="profile", unit="round"),
     )
-    header |= watch.report(found.unrest)
+    header |= about | watch.report(found.unrest)
     if "disturbed" in header:
         log.warning("The machine was disturbed: %s. Measure again when it is quiet.", header["disturbed"])
     return tsv(found.rows, COLUMNS, header)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fbnet.errors import InputError
 from fbnet.latency import device_of, read_table, tsv
-from fbnet.machine import Watch, check_same, describe
+from fbnet.machine import Watch, take_device
 from fbnet.profiling import measure_networks
 from fbnet.runtime import Progress, log, replacing, run
 from fbnet.space import read_space
@@ -21,11 +21,10 @@ def main(arguments: argparse.Namespace) -> None:
     if target.engine == "analytic":
         raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
     table = read_table(arguments.table, space, arguments.classes, target.settings())
-    about = describe(target)
-    check_same(arguments.table, about)
+    about = take_device(target, arguments.table)
     drawn = draw(table, arguments.networks)
     log.info("Measuring %d random networks of space %s, %d times %d rounds.", len(drawn), space.name, TIMES, arguments.runs)
-    watch = Watch()
+    watch = Watch(about.get("gpu"))
     measured = measure_networks(
         *(space, arguments.classes, target, [ops for ops, _ in drawn], arguments.runs, TIMES),
         lambda rounds: Progress(rounds, desc="validate", unit="round"),

@@ -16,7 +16,7 @@ CHOICES = ("compare", "accept", "refuse")  # what to do with a new measurement w
 # more than SHARE of the cells differ beyond that by more than CELL, or NOISES times the confidence intervals of both.
 LEVEL, CELL, SHARE, NOISES = 0.10, 0.10, 0.05, 3
 _LEAST = 0.1  # of the mean cell: cells below it cost next to nothing, and their ratios say nothing
-_SETTINGS = ("norm", *Target.__dataclass_fields__, "machine")
+_SETTINGS = ("norm", *Target.__dataclass_fields__, "machine", "processor")
 
 
 @dataclass(frozen=True)
