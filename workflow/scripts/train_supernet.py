@@ -2,8 +2,6 @@
 """Search: train a supernet's weights and theta, from the last checkpoint of the same settings, code and inputs if any."""
 
 import argparse
-import logging
-import os
 import platform
 import sys
 from pathlib import Path
@@ -26,15 +24,15 @@ from fbnet.space import read_mapping, read_space
 
 
 def main(arguments: argparse.Namespace) -> None:
-    with StopRequest() as stop:
-        if "RANK" in os.environ:  # of several processes, which their parent keeps alone
-            train(arguments, stop, waited=False)
+    with StopRequest() as stop, Ranks() as ranks:
+        if ranks.count > 1:  # whose parent keeps them alone
+            train(arguments, stop, ranks, waited=False)
             return
         with alone(arguments.out, stop) as waited:
-            train(arguments, stop, waited)
+            train(arguments, stop, ranks, waited)
 
 
-def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> None:
+def train(arguments: argparse.Namespace, stop: StopRequest, ranks: Ranks, waited: bool) -> None:
     values = read_mapping(arguments.settings, "settings")
     space = read_space(arguments.space)
     dataset = read_dataset(arguments.data)
@@ -64,13 +62,10 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
     if waited and made_by_another(arguments.out / "supernet.pt", inputs):
         log.info("The same search has ended meanwhile; its result is used.")
         return
-    if settings.gpu > 1 and "RANK" not in os.environ:
+    if settings.gpu > 1 and ranks.count == 1:
         if stop.signal:
             raise Stopped(f"Stopped by {stop.signal} before training.")
         sys.exit(launch(settings.gpu))
-    ranks = Ranks()
-    if not ranks.is_first:
-        log.setLevel(logging.CRITICAL)  # what one has to say, the others have too
     search = Search(dataset, table, settings, choose_device(arguments.threads, settings.gpu), ranks)
     log.info(
         "%s: %d images for the weights, %d for theta; networks take %.0f to %.0f µs.",
