@@ -41,13 +41,16 @@ def both(layer: MixedOperation, size: int, chosen=None, dtype=torch.float64, ima
     channels = next(iter(layer.ops.values())).expand[0].in_channels
     torch.manual_seed(1)
     start = 1 + 2 * torch.randn(images, channels, size, size, dtype=dtype)
-    numbers = range(len(layer.ops)) if chosen is None else chosen
+    numbers = range(len(layer.ops)) if chosen is None else [chosen]
     found = []
     for together in (True, False):
         x = start.clone(memory_format=torch.channels_last).requires_grad_()
         mask = torch.linspace(0.05, 0.3, len(layer.ops), dtype=dtype).requires_grad_()
         ops = list(layer.ops.values())
-        y = layer(x, mask, chosen) if together else sum(mask[number] * ops[number](x) for number in numbers)
+        if not together:
+            y = sum(mask[number] * ops[number](x) for number in numbers)
+        else:
+            y = layer(x, mask) if chosen is None else layer.path(x, chosen, mask[chosen])
         target = torch.sin(torch.arange(y.numel(), dtype=dtype)).view_as(y)
         inputs = [x, mask, *layer.parameters()]
         gradients = torch.autograd.grad((y * target).sum() / len(y), inputs, allow_unused=True)
@@ -66,7 +69,7 @@ def equal(layer, together, plain, tolerance):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_nine_candidates_together_are_the_plain_sum(shape):
     layer = mixed(NINE, *shape)
-    for chosen in (None, *([number] for number in range(9))):
+    for chosen in (None, *range(9)):
         equal(layer, *both(layer, shape[2], chosen), 1e-7)
 
 
@@ -120,8 +123,9 @@ def test_the_supernet_of_one_path_is_its_network(tiny, tiny_table):
         ops = [layer[number].op for layer, number in zip(tiny.layers, chosen, strict=True)]
         network = Network(tiny, ops, 10).train()
         network.load_state_dict(subnetwork_weights(supernet.state_dict(), ops))
-        masks = hard_masks(supernet.logits().softmax(1), chosen)
-        assert torch.allclose(supernet(x, masks, chosen), network(x), atol=1e-5)
+        masks = hard_masks(supernet.logits().softmax(1), torch.tensor(chosen))
+        assert torch.allclose(supernet(x, None, chosen), network(x), atol=1e-5)
+        assert torch.allclose(supernet(x, masks[range(3), chosen], chosen), network(x), atol=1e-5)
         assert torch.allclose(supernet(x, masks), network(x), atol=1e-5)
         assert supernet.latency_us(masks).item() == pytest.approx(tiny_table.predict(ops))
 
@@ -147,7 +151,7 @@ def test_a_single_path_gives_theta_the_gradient_of_gdas():
     logits = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64, requires_grad=True)
     noise = torch.tensor([[0.1, 0.9, -0.3]], dtype=torch.float64)
     soft = soft_masks(logits, noise, 0.7)
-    hard = hard_masks(soft, [1])
+    hard = hard_masks(soft, torch.tensor([1]))
     assert hard.tolist() == [[0, 1, 0]]
     [found] = torch.autograd.grad(3 * hard[0, 1], logits)
     [wanted] = torch.autograd.grad(3 * soft_masks(logits, noise, 0.7)[0, 1], logits)
@@ -167,14 +171,14 @@ def test_compiled_is_eager():
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("chosen", [None, [3]], ids=["soft", "single path"])
+@pytest.mark.parametrize("chosen", [None, 3], ids=["soft", "single path"])
 def test_in_bfloat16_statistics_and_gradients_of_weights_stay_float32(chosen):
     layer = mixed(NINE, 16, 16, 8, 1)
     x = torch.randn(32, 16, 8, 8).contiguous(memory_format=torch.channels_last)
     mask = torch.full((9,), 0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x, mask, chosen)
-    wanted = layer(x, mask, chosen)
+        y = layer(x, mask) if chosen is None else layer.path(x, chosen, mask[chosen])
+    wanted = layer(x, mask) if chosen is None else layer.path(x, chosen, mask[chosen])
     assert (y - wanted).abs().max() < 0.05 * wanted.abs().max()
     y.float().square().mean().backward()
     assert all(parameter.grad is None or parameter.grad.dtype == torch.float32 for parameter in layer.parameters())

@@ -117,12 +117,12 @@ def test_all_trainings_leave_the_same_images_out(digits, tiny):
 
 def test_the_average_follows_the_weights(digits, tiny, tmp_path):
     training = train_here(digits, tiny, tmp_path, epochs=2, ema=0.0)
-    for average, current in zip(training.average.module.parameters(), training.network.parameters(), strict=True):
+    for average, current in zip(training.average.parameters(), training.network.parameters(), strict=True):
         assert torch.equal(average, current)
     slow = train_here(digits, tiny, tmp_path / "slow", epochs=2, ema=0.999)
-    assert not torch.equal(next(slow.average.module.parameters()), next(slow.network.parameters()))
+    assert not torch.equal(next(slow.average.parameters()), next(slow.network.parameters()))
     # while there are few steps, the average is over few
-    first = next(slow.average.module.parameters()) - next(slow.network.parameters())
+    first = next(slow.average.parameters()) - next(slow.network.parameters())
     assert first.abs().max() < 0.1
 
 

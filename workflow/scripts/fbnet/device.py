@@ -20,6 +20,7 @@ from fbnet.runtime import log
 
 # CUDA's major versions and the oldest driver of each: NVIDIA, CUDA Compatibility, minor version compatibility.
 OLDEST_DRIVERS = {12: 525, 13: 580}
+PARENT = "FBNET_PARENT"  # a pipe that ends when the parent does: who has one is of several processes, started by `ranks.launch`
 _ON_CPU = "or compute on the CPU (gpu: 0; of a latency target, device: cpu)"
 _NVIDIA_SMI_S = 10  # longer than it takes to wake several GPUs
 
@@ -40,7 +41,7 @@ def choose_device(threads: int, gpus: int = 1) -> torch.device:
     Threads are those of all its processes together. Raises InputError where there is a GPU that PyTorch cannot use.
     """
     if gpus and (usable := usable_gpus()):
-        gpu = _only_gpu() if "RANK" in os.environ else take_gpus(1, usable)[0].index
+        gpu = _only_gpu() if PARENT in os.environ else take_gpus(1, usable)[0].index
         log.info("Computing on the GPU %s.", torch.cuda.get_device_name(gpu))
         torch.cuda.set_device(gpu)
         return torch.device("cuda", gpu)

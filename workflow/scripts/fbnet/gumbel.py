@@ -11,19 +11,21 @@ def gumbel_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return -torch.empty(tuple(shape)).exponential_(generator=generator).log()
 
 
-def soft_masks(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """softmax((logits + noise) / temperature), both [layers, candidates]: each row sums to 1 (FBNet, eq. 5)."""
-    return ((logits + noise) / temperature).softmax(dim=1)
+def soft_masks(logits: Tensor, noise: Tensor, temperature: float | Tensor) -> Tensor:
+    """softmax((logits + noise) / temperature), both [..., layers, candidates]: each row sums to 1 (FBNet, eq. 5)."""
+    return ((logits + noise) / temperature).softmax(dim=-1)
 
 
-def winners(logits: Tensor, noise: Tensor) -> list[int]:
-    """The candidate of each layer with the largest logit + noise, distributed as softmax(logits); waits for the device."""
-    return (logits + noise).argmax(dim=1).tolist()
+def winners(logits: Tensor, noise: Tensor) -> Tensor:
+    """The candidate of each layer with the largest logit + noise, distributed as softmax(logits): [..., layers]."""
+    return (logits + noise).argmax(dim=-1)
 
 
-def hard_masks(soft: Tensor, chosen: Sequence[int]) -> Tensor:
-    """1 for the chosen candidate of each layer and 0 for the others, with the gradient of `soft` (GDAS, Dong & Yang 2019)."""
-    # built from numbers of the host, not from its tensors: nothing waits for the device
-    numbers = torch.arange(soft.shape[1], device=soft.device)
-    one = torch.stack([numbers == number for number in chosen]).to(soft.dtype)
-    return one + (soft - soft.detach())
+def one_hot(chosen: Tensor, like: Tensor) -> Tensor:
+    """1 for the chosen candidate [..., layers] of each layer and 0 for the others, [..., layers, candidates] as `like`."""
+    return torch.zeros_like(like).scatter_(-1, chosen[..., None], 1.0)
+
+
+def hard_masks(soft: Tensor, chosen: Tensor) -> Tensor:
+    """`one_hot` of the chosen, with the gradient of the masks `soft` (GDAS, Dong & Yang 2019)."""
+    return one_hot(chosen, soft) + (soft - soft.detach())

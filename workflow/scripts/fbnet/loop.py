@@ -225,7 +225,7 @@ class Loop(ABC):
                 )
         means = self.read_means()
         self.seconds += time.monotonic() - started
-        return self._row(means, optimizer.param_groups[0]["lr"], temperature, self._images_in(self.phase))
+        return self._row(means, float(optimizer.param_groups[0]["lr"]), temperature, self._images_in(self.phase))
 
     def _judge(self) -> dict:
         start = time.monotonic()

@@ -15,12 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fbnet.device import take_gpus
+from fbnet.device import PARENT, take_gpus, usable_gpus
 from fbnet.errors import InputError, Stopped
 from fbnet.runtime import STOPPED, log
 
 GRACE_S = 30  # how long the others may take to end after one has failed
-PARENT = "FBNET_PARENT"  # a pipe that ends when the parent does; who has one was started by `launch`
 LAST_WORDS = "last words"  # a queue in the parent's store, of what processes ended with, in that order
 
 
@@ -104,7 +103,7 @@ def launch(count: int) -> int:
     save their state and end. torchrun would do but for two things: its own exit code, and SIGUSR1, which kills it. Raises
     InputError with the sentence that a process ended with.
     """
-    gpus = take_gpus(count) if torch.cuda.is_available() else []
+    gpus = take_gpus(count) if usable_gpus() else []
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # here, where it outlives them all
     read_end, write_end = os.pipe()  # nobody writes: reading ends when this process does
     command = [sys.executable, *(["-m", sys.modules["__main__"].__spec__.name] if _is_module() else sys.argv[:1]), *sys.argv[1:]]

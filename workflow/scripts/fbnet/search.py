@@ -9,11 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from fbnet.batches import Batches, may_reside, split
 from fbnet.dataset import Dataset
-from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
+from fbnet.errors import InputError
+from fbnet.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, winners
 from fbnet.latency import LatencyTable
 from fbnet.loop import Loop
 from fbnet.loss import make_loss
-from fbnet.memory import bytes_per_image
+from fbnet.memory import bytes_per_image, is_out_of_memory
 from fbnet.network import cut_out
 from fbnet.ranks import Ranks
 from fbnet.runtime import log
@@ -22,10 +23,19 @@ from fbnet.supernet import Supernet
 
 
 class Search(Loop):
-    """A supernet in training: its weights, then theta, then the most probable network is judged."""
+    """A supernet in training: its weights, then theta, then the most probable network is judged.
+
+    The steps are shaped for the kernels of the device, or for those of which `made_for` tells.
+    """
 
     def __init__(
-        self, dataset: Dataset, table: LatencyTable, settings: Settings, device: torch.device, ranks: Ranks | None = None
+        self,
+        dataset: Dataset,
+        table: LatencyTable,
+        settings: Settings,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        made_for: str | None = None,
     ):
         ranks = ranks or Ranks()
         self.table = table
@@ -40,21 +50,25 @@ class Search(Loop):
             for name, half in zip(("weights", "theta"), halves, strict=True)
         }
         torch.manual_seed(settings.seed)
-        self.supernet = Supernet(table.space, self.classes, table, settings.theta_init)
+        self.supernet = Supernet(table.space, self.classes, table, settings.theta_init, made_for or device.type)
         self.supernet.to(device, memory_format=torch.channels_last)
+        if settings.sampling == "soft":
+            self.supernet.flatten()
         self.forward = self.supernet
         weights, theta = settings.weights, settings.theta
         optimizers = {
             "weights": torch.optim.SGD(
                 self.supernet.weights(),
-                **{"lr": weights["lr"], "momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
+                **{"momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
+                lr=torch.tensor(weights["lr"], device=device),
                 fused=True,
             ),
             "theta": torch.optim.Adam(self.supernet.theta, theta["lr"], weight_decay=theta["weight_decay"], fused=True),
         }
-        # The fused optimiser takes all momenta or none; with a single path, only some weights have a gradient.
-        for parameter in self.supernet.weights():
-            optimizers["weights"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        if settings.sampling == "single_path":
+            # The fused optimiser takes all momenta or none, but only some weights have a gradient.
+            for parameter in self.supernet.weights():
+                optimizers["weights"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         super().__init__("search", settings, device, ranks, batches, {"supernet": self.supernet}, optimizers)
         self.thetas: list[list[Tensor]] = []
         self.best: dict = {}
@@ -74,61 +88,78 @@ class Search(Loop):
         return ["weights", "theta", "argmax"] if epoch >= self.settings.warmup_epochs else ["weights", "argmax"]
 
     def begin(self) -> float:
+        """Draw for the whole phase; while the weights learn, theta stays, so that its masks are made here, all at once."""
         settings = self.settings
         if self.phase == "weights":
             rate = learning_rate_at(self.epoch, settings.epochs, settings.weights["lr"])
-            self.optimizers["weights"].param_groups[0]["lr"] = rate
-        self.temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
+            self.optimizers["weights"].param_groups[0]["lr"] = torch.tensor(rate, device=self.device)
+        temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
+        self.temperature = torch.tensor(temperature, device=self.device)
         generator = torch.Generator().manual_seed(self.seed(1))
-        self.host_logits = self.supernet.logits().detach().cpu()
-        shape = (len(self.batches[self.phase]), settings.draws_per_batch, *self.host_logits.shape)
-        noise = gumbel_noise(shape, generator)
-        self.host_noise = noise if settings.sampling == "single_path" else None  # paths are chosen on the host
-        self.noise = noise.to(self.device)
+        logits = self.supernet.logits().detach()
+        shape = (len(self.batches[self.phase]), settings.draws_per_batch, *logits.shape)
+        self.noise = gumbel_noise(shape, generator).to(self.device)
+        if self.phase == "weights" and settings.sampling == "single_path":
+            chosen = winners(logits, self.noise)
+            self.masks, self.paths = one_hot(chosen, self.noise), chosen.tolist()
+        elif self.phase == "weights":
+            self.masks = soft_masks(logits, self.noise, self.temperature)
         self.supernet.learn(self.phase)
         self.supernet.train()
-        return self.temperature
+        return temperature
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
-        host_noise = None if self.host_noise is None else self.host_noise[self.step]
-        self.update(images, labels, self.temperature, self.noise[self.step], host_noise)
+        drawn, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
+        if self.settings.sampling == "single_path":
+            # theta has moved: which path comes next, the host must wait for
+            paths = self.paths[self.step] if self.phase == "weights" else winners(self.supernet.logits(), drawn).tolist()
+        for outcome in self.update(images, labels, drawn, paths):
+            self.means.add(*outcome)
+            self.means.check(self.step, outcome[0])
+        if self.phase == "theta":
+            self.means.check(self.step, torch.cat(list(self.supernet.theta)))
 
     def rate_key(self) -> str:
         return f"search.{self.phase}.lr"
 
-    def update(self, images: Tensor, labels: Tensor, temperature: float, noise: Tensor, host_noise: Tensor | None) -> None:
-        """One step of the optimiser: images [n, 3, H, W] are this process's part; noise [draws, layers, candidates].
+    def update(self, images: Tensor, labels: Tensor, drawn: Tensor, paths: list[list[int]]) -> list[tuple[Tensor, ...]]:
+        """One step of the optimiser: images [n, 3, H, W] are this process's part; `drawn` [draws, layers, candidates].
 
-        With the same noise on the host, a single path is drawn from each, and only that is computed.
+        Drawn are masks while the weights learn, noise while theta does; of a single path also `paths`, the numbers of the
+        candidates. Nothing here depends on a number that changes from step to step and is not in a tensor. Returns what
+        `Means.add` takes, for each part of the batch.
         """
         settings, ranks, optimizer = self.settings, self.ranks, self.optimizers[self.phase]
         optimizer.zero_grad()
-        paths = []
-        if host_noise is not None:
-            if self.phase == "theta":  # while the weights learn, theta stays, and nothing waits for the device
-                self.host_logits = self.supernet.logits().detach().cpu()
-            paths = [winners(self.host_logits, draw) for draw in host_noise]
-        here = settings.parts // ranks.count
+        here, outcomes = settings.parts // ranks.count, []
         for number, (part, part_labels) in enumerate(zip(images.chunk(here), labels.chunk(here), strict=True)):
             draw = (ranks.rank * here + number) * settings.draws_per_batch // settings.parts
-            masks = soft_masks(self.supernet.logits(), noise[draw], temperature)
             chosen = paths[draw] if paths else None
-            masks = hard_masks(masks, chosen) if chosen else masks
+            masks, weighs = self._masks(drawn[draw], chosen)
             with self.autocast():
-                logits = self.forward(part, masks, chosen)
+                logits = self.forward(part, weighs, chosen)
             ce = cross_entropy(logits.float(), part_labels)
             latency_us = self.supernet.latency_us(masks)
             loss = self.loss(ce, latency_us)
             (loss / here).backward()
-            self.means.add(loss, ce, latency_us, logits, part_labels)
-            self.means.check(self.step, loss)
+            outcomes.append((loss, ce, latency_us, logits, part_labels))
         if self.phase == "weights" and ranks.count > 1:
             self._complete_gradients(paths)
-        parameters = optimizer.param_groups[0]["params"]
-        ranks.average_gradients(parameters)
+        ranks.average_gradients(optimizer.param_groups[0]["params"])
         optimizer.step()
-        if self.phase == "theta":
-            self.means.check(self.step, torch.cat(list(self.supernet.theta)))
+        return outcomes
+
+    def _masks(self, drawn: Tensor, chosen: list[int] | None) -> tuple[Tensor, Tensor | None]:
+        """Masks [layers, candidates] of a draw, for the latency, and those by which the supernet weighs what it computes."""
+        if self.phase == "weights":
+            return drawn, None if chosen else drawn  # a path's own mask is 1
+        logits = self.supernet.logits()
+        soft = soft_masks(logits, drawn, self.temperature)
+        if not chosen:
+            return soft, soft
+        won = winners(logits, drawn)
+        hard = hard_masks(soft, won)
+        return hard, hard.gather(1, won[:, None]).squeeze(1)
 
     def _complete_gradients(self, paths: list[list[int]]) -> None:
         """A zero gradient for what only other processes' paths have touched, so that all average the same parameters."""
@@ -141,17 +172,20 @@ class Search(Loop):
     def bytes_per_image(self) -> float:
         masks = self.supernet.logits().softmax(dim=1)
         chosen = masks.argmax(dim=1).tolist() if self.settings.sampling == "single_path" else None
-        return bytes_per_image(lambda images: self.supernet(images, masks, chosen), self.table.space.resolution, self.device)
+        weighs = None if chosen else masks
+        return bytes_per_image(lambda images: self.supernet(images, weighs, chosen), self.table.space.resolution, self.device)
 
     def batch_that_fits(self) -> str:
         hint = "" if self.settings.sampling == "single_path" else ", and sampling: single_path needs far less"
-        return super().batch_that_fits() + hint
+        return super().batch_that_fits() + (hint if self.phase in self.batches else "")
 
     def _compile(self) -> None:
         """Let torch.compile make the supernet's forward and backward pass, or say in the log why it cannot."""
         log.info("Compiling the supernet: minutes, unless it has been compiled before.")
+        # With reduce-overhead a part's gradients lie in memory that the forward pass of the next part takes again.
+        here = self.settings.parts // self.ranks.count
         compiled = torch.compile(
-            self.supernet, mode="reduce-overhead" if self.device.type == "cuda" else "default", dynamic=False
+            self.supernet, mode="reduce-overhead" if self.device.type == "cuda" and here == 1 else "default", dynamic=False
         )
         size = self.supernet.space.resolution
         count = self.settings.batch_size // self.settings.parts
@@ -162,12 +196,16 @@ class Search(Loop):
                 masks = self.supernet.logits().softmax(dim=1)
                 with self.autocast():
                     compiled(images, masks, None).float().sum().backward()
-            self.forward = compiled
-        except torch.OutOfMemoryError:
-            raise
+            self.forward, failed = compiled, None
         except Exception as error:  # whatever a compiler raises, training can do without it
-            log.warning("torch.compile does not work here (%s); going on without it.", str(error).strip().splitlines()[0])
-        self.supernet.zero_grad()
+            failed = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            no_memory = is_out_of_memory(error)
+        if failed and no_memory:
+            raise InputError(self.batch_that_fits())
+        if failed:
+            log.warning("torch.compile does not work here (%s); going on without it.", *failed)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
 
     def judge(self) -> int:
         """The most probable sub-network on theta's images: no noise, batch norms estimated anew for this path."""
@@ -198,7 +236,7 @@ class Search(Loop):
         theta = self.thetas[epoch]
         ops = [layer[int(row.argmax())].op for layer, row in zip(self.table.space.layers, theta, strict=True)]
         [judged] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
-        cpu = {name: value.cpu().contiguous() for name, value in weights.items()}
+        cpu = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # no views of one storage
         return {"epoch": epoch, "weights": cpu, "theta": theta, "ops": ops, "top1": judged["top1"]}
 
     def theta_rows(self) -> pd.DataFrame:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fbnet.blocks import build
+from fbnet.flat import FlatWeights
 from fbnet.latency import LatencyTable
-from fbnet.mixed import MixedOperation, pointwise
+from fbnet.mixed import MixedOperation, computed_in, pointwise
 from fbnet.space import SearchSpace
 
 
@@ -17,13 +18,15 @@ class Supernet(nn.Module):
     """Stem, mixed operations and head; theta holds a logit per layer and candidate, `table` their latencies.
 
     `theta_init` is "uniform" (1/n, as the reference) or "zeros": the same distribution, other values for weight decay.
+    `made_for` ("cpu" or "cuda") says for whose kernels the steps are shaped.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, table: LatencyTable, theta_init: str = "uniform"):
+    def __init__(self, space: SearchSpace, classes: int, table: LatencyTable, theta_init: str = "uniform", made_for: str = "cpu"):
         super().__init__()
         self.space = space
         self.stem = build(space.stem)
-        self.layers = nn.ModuleList(MixedOperation(layer) for layer in space.layers)
+        self.layers = nn.ModuleList(MixedOperation(layer, made_for) for layer in space.layers)
+        self.flat: FlatWeights | None = None
         self.head = build(space.head)
         self.dropout = nn.Dropout2d(space.dropout)
         self.classifier = build(space.classifier(classes))
@@ -38,14 +41,20 @@ class Supernet(nn.Module):
                 # estimates them anew.
                 module.track_running_stats = False
 
-    def forward(self, x: Tensor, masks: Tensor, chosen: Sequence[int] | None = None) -> Tensor:
+    def flatten(self) -> None:
+        """Have the weights of joined candidates as one parameter, for training all candidates at once, on the device that is."""
+        self.flat = FlatWeights(self.layers)
+
+    def forward(self, x: Tensor, masks: Tensor | None, chosen: Sequence[int] | None = None) -> Tensor:
         """Images [N, 3, H, W] → logits [N, classes]: all candidates, weighed by masks [layers, candidates].
 
-        With `chosen`, a number for each layer, only that candidate is computed.
+        With `chosen`, a number for each layer, only that candidate is computed; masks are then [layers], or None for ones.
         """
+        rows = [None] * len(self.layers) if masks is None else masks.unbind()
+        joints = self.flat.joints(computed_in(x)) if self.flat and chosen is None else [None] * len(self.layers)
         x = self.stem(x)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, masks[number], None if chosen is None else [chosen[number]])
+        for number, (layer, row) in enumerate(zip(self.layers, rows, strict=True)):
+            x = layer(x, row, joints[number]) if chosen is None else layer.path(x, chosen[number], row)
         conv, *rest = self.head  # of 1×1, which is a matrix product, and faster as one
         x = pointwise(x, conv.weight.flatten(1)) if conv.bias is None else conv(x)
         for module in rest:
@@ -57,12 +66,16 @@ class Supernet(nn.Module):
         return pad_sequence(list(self.theta), batch_first=True, padding_value=-math.inf)
 
     def latency_us(self, masks: Tensor) -> Tensor:
-        """The expected latency in µs under masks [layers, candidates] (FBNet, eq. 6)."""
-        return self.fixed_latency_us + (masks * self.latencies_us).sum()
+        """The expected latency in µs [...] under masks [..., layers, candidates] (FBNet, eq. 6)."""
+        return self.fixed_latency_us + (masks * self.latencies_us).sum((-2, -1))
 
     def weights(self) -> list[nn.Parameter]:
-        """All parameters but theta."""
-        return [parameter for name, parameter in self.named_parameters() if not name.startswith("theta.")]
+        """All parameters that training moves, but theta."""
+        own = [parameter for name, parameter in self.named_parameters() if not name.startswith("theta.")]
+        if self.flat is None:
+            return own
+        views = set(map(id, self.flat.views))
+        return [self.flat.flat, *(parameter for parameter in own if id(parameter) not in views)]
 
     def learn(self, what: str) -> None:
         """From now on training moves either "weights" or "theta"; the other gets no gradient."""

@@ -1,12 +1,12 @@
 """Training one network, for its own sake: from scratch, or from a supernet's weights."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel
 
 from fbnet.architecture import Architecture
 from fbnet.batches import Batches, may_reside, split
@@ -42,11 +42,14 @@ class Training(Loop):
         if weights:
             self.network.load_state_dict(weights)
         self.network.to(device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        # weights, and the statistics of batch norms; that these also count their batches, nobody reads
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        self.averaged = tuple(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
         optimizer = torch.optim.SGD(
             self.network.parameters(),
-            **{"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov},
-            weight_decay=settings.weight_decay,
+            **{"momentum": settings.momentum, "nesterov": settings.nesterov, "weight_decay": settings.weight_decay},
+            lr=torch.tensor(settings.lr, device=device),
             fused=True,
         )
         batches = {"train": Batches(dataset, for_training, settings.batch_size, device, on_device)}
@@ -60,23 +63,31 @@ class Training(Loop):
 
     def begin(self) -> float:
         self.network.train()
+        self.rate = self.optimizers["train"].param_groups[0]["lr"] = torch.tensor(0.0, device=self.device)
         return float("nan")
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
-        optimizer, steps = self.optimizers["train"], len(self.batches["train"])
-        optimizer.param_groups[0]["lr"] = self.settings.rate_at(self.epoch + (self.step + 1) / steps)
-        optimizer.zero_grad()
+        self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["train"])))
+        loss, logits = self.update(images, labels)
+        self._average()
+        with torch.no_grad():
+            ce = cross_entropy(logits, labels)
+        self.means.add(loss, ce, self.no_latency, logits, labels)
+        self.means.check(self.step, loss)
+
+    def update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser on images [n, 3, H, W]: the loss, and logits [n, classes] in float32.
+
+        Nothing here depends on a number that changes from step to step and is not in a tensor.
+        """
+        self.optimizers["train"].zero_grad()
         with self.autocast():
             logits = self.network(images)
         logits = logits.float()
         loss = cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
         loss.backward()
-        optimizer.step()
-        self.average.update_parameters(self.network)
-        with torch.no_grad():
-            ce = cross_entropy(logits, labels)
-        self.means.add(loss, ce, self.no_latency, logits, labels)
-        self.means.check(self.step, loss)
+        self.optimizers["train"].step()
+        return loss.detach(), logits.detach()
 
     def judge(self) -> int:
         if self.phase == "validation":
@@ -86,11 +97,10 @@ class Training(Loop):
             tests = dataclasses.replace(self.dataset, train_images=images, train_labels=labels)
             on_device = may_reside(images, self.device)
             batches = Batches(tests, np.arange(len(labels)), self.settings.batch_size, self.device, on_device)
-        network = self.average.module.eval()
-        for images, labels in batches.plain():
-            with self.autocast():
-                logits = network(images)
-            ce = cross_entropy(logits.float(), labels)
+        network = self.average.eval()
+        for images, labels in batches.plain():  # in float32, whatever it is trained in, as the exported network computes
+            logits = network(images)
+            ce = cross_entropy(logits, labels)
             self.means.add(ce, ce, self.no_latency, logits, labels)
         return len(batches.indices)
 
@@ -103,14 +113,11 @@ class Training(Loop):
     def result(self) -> dict:
         """What was trained: `weights` (averaged), and the top-1 of the last `validation` and of the `test`, in [0, 1]."""
         top1 = {row["phase"]: row["top1"] for row in self.history}
-        weights = {name: value.cpu().contiguous() for name, value in self.average.module.state_dict().items()}
+        weights = {name: value.cpu().contiguous() for name, value in self.average.state_dict().items()}
         return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"]}
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], _count) -> None:
+    def _average(self) -> None:
         """An exponential moving average of weights and batch norm statistics, over fewer steps while there are few."""
         steps = self.epoch * len(self.batches["train"]) + self.step
-        decay = min(self.settings.ema, (1 + steps) / (10 + steps)) if self.settings.ema else 0.0
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-        else:
-            torch._foreach_copy_(averaged, current)
+        decay = min(self.settings.ema, (1 + steps) / (10 + steps)) if self.settings.ema and steps else 0.0
+        torch._foreach_lerp_(*self.averaged, 1 - decay)
