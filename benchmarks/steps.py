@@ -1,0 +1,68 @@
+"""Steps as the workflow makes them, of a search and of training one network, for the programs that measure."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from fbnet.architecture import Architecture
+from fbnet.config import NOT_TRAINED
+from fbnet.latency import LatencyTable
+from fbnet.loop import Loop
+from fbnet.search import Search
+from fbnet.settings import Settings, TrainSettings
+from fbnet.space import SearchSpace
+from fbnet.training import Training
+from fbnet.zoo import fitting
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
+
+
+def random_images(count: int, size: int) -> SimpleNamespace:
+    """A dataset of noise: no time depends on what the images show."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    labels = generator.integers(0, 10, count)
+    names = tuple("0123456789")
+    return SimpleNamespace(name="noise", classes=names, mean=MEAN, std=STD, train_images=images, train_labels=labels)
+
+
+def table_of(space: SearchSpace) -> LatencyTable:
+    """Latencies that are made up: a candidate's number."""
+    return LatencyTable(space, (100.0, 100.0, 100.0), tuple(tuple(10.0 + n for n in range(len(layer))) for layer in space.layers))
+
+
+def a_search(space: SearchSpace, dataset, device: torch.device, made_for: str | None = None, **changes) -> Search:
+    """With the settings of config.yaml, but for these changes."""
+    settings = {key: value for key, value in CONFIG["search"].items() if key not in NOT_TRAINED} | changes
+    return Search(dataset, table_of(space), Settings.of(settings), device, made_for=made_for)
+
+
+def a_training(space: SearchSpace, dataset, device: torch.device, **changes) -> Training:
+    """Of FBNet-A, or where the space cannot express it, of the first candidate of each layer; settings as above."""
+    ops = fitting(space).get("fbnet_a") or tuple(layer[0].op for layer in space.layers)
+    architecture = Architecture("fbnet_a", space, ops, len(dataset.classes))
+    return Training(dataset, architecture, TrainSettings.of(CONFIG["train"] | {"seed": 0} | changes), device)
+
+
+def advance(loop: Loop, images: Tensor, labels: Tensor) -> None:
+    """One step, from the loaded images to the end of the optimiser's step and the means."""
+    torch.manual_seed(loop.seed(2, loop.step))
+    loop.advance(loop.batches[loop.phase].augmented(images, **loop.settings.augment), labels)
+    loop.step += 1
+
+
+def stepping(loop: Loop, phase: str) -> Iterator[None]:
+    """A step of this phase, with the loading of its images, at each `next`; at the phase's end it begins anew."""
+    loop.phase = phase
+    while True:
+        loop.step = 0
+        loop.begin()
+        for images, labels in loop.batches[phase].training(loop.seed(0)):
+            advance(loop, images, labels)
+            yield
