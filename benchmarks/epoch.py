@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -18,18 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 import numpy as np
 import torch
-from plain import PlainTraining, loader, random_images, settings, table_of
+from plain import PlainTraining, loader
+from steps import a_search, advance, random_images, wait
 
 from fbnet.batches import Batches
 from fbnet.device import choose_device
-from fbnet.gumbel import gumbel_noise
-from fbnet.search import Search
+from fbnet.loop import Loop
+from fbnet.memory import is_out_of_memory
 from fbnet.space import read_space
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def plain_loading(dataset, batch: int, device: torch.device) -> float:
@@ -52,20 +49,16 @@ def our_loading(dataset, batch: int, device: torch.device) -> float:
     return len(batches) * batch / (time.perf_counter() - start)
 
 
-def our_epoch(search: Search, kind: str) -> float:
-    """Images per second of a weight phase."""
-    batches, device = search.batches["weights"], search.device
-    search.host_logits = search.supernet.logits().detach().cpu()
-    noise = gumbel_noise((len(batches), 1, *search.host_logits.shape), torch.Generator().manual_seed(0))
-    on_device = noise.to(device)
-    search.supernet.learn("weights")
-    wait(device)
+def our_epoch(loop: Loop, phase: str) -> float:
+    """Images per second of a whole phase, its draws and means included."""
+    batches = loop.batches[phase]
+    loop.phase, loop.step = phase, 0
+    wait(loop.device)
     start = time.perf_counter()
-    for step, (images, labels) in enumerate(batches.training(0)):
-        torch.manual_seed(step)
-        images = batches.augmented(images, 4, True)
-        search.update(images, labels, 1.0, on_device[step], noise[step] if kind == "single_path" else None)
-    search.read_means()
+    loop.begin()
+    for images, labels in batches.training(loop.seed(0)):
+        advance(loop, images, labels)
+    loop.read_means()
     return len(batches) * batches.batch_size / (time.perf_counter() - start)
 
 
@@ -102,20 +95,30 @@ def main(arguments: argparse.Namespace) -> None:
     dataset = random_images(arguments.images, space.resolution)
     plain = PlainTraining(space, dataset, arguments.batch, device)
     searches = {
-        kind: Search(dataset, table_of(space), settings(arguments.batch, kind, arguments.compile and kind == "soft"), device)
+        kind: a_search(
+            space, dataset, device, sampling=kind, batch_size=arguments.batch, compile=arguments.compile and kind == "soft"
+        )
         for kind in ("soft", "single_path")
     }
-    rates = {"plain": [], "soft": [], "single_path": []}
+    epochs = {"plain": lambda: plain_epoch(plain, arguments.batch, arguments.steps)}
+    epochs |= {kind: partial(our_epoch, search, "weights") for kind, search in searches.items()}
+    rates = {kind: [] for kind in epochs}
     for _ in range(arguments.epochs):
-        rates["plain"].append(plain_epoch(plain, arguments.batch, arguments.steps))
-        for kind, search in searches.items():
-            rates[kind].append(our_epoch(search, kind))
+        for kind in list(epochs):
+            try:
+                rates[kind].append(epochs[kind]())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                print(f"\nLeft out: {kind}, which does not fit into the memory.")
+                del epochs[kind], rates[kind]
     images = len(searches["soft"].batches["weights"]) * arguments.batch
     print(f"\nThe weight phase of an epoch, {images} images, n = {arguments.epochs} (plain: {arguments.steps} steps each):\n")
     print("| phase | images/s | seconds an epoch | faster |\n|---|---|---|---|")
     for kind, found in rates.items():
         rate = median(found)
-        print(f"| {kind} | {rate:.0f} | {images / rate:.1f} | {rate / median(rates['plain']):.1f} × |")
+        faster = f"{rate / median(rates['plain']):.1f} ×" if "plain" in rates else "–"
+        print(f"| {kind} | {rate:.0f} | {images / rate:.1f} | {faster} |")
 
 
 if __name__ == "__main__":

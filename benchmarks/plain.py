@@ -5,48 +5,16 @@ third-party implementations do that we know of.
 """
 
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from steps import MEAN, STD, table_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gumbel_softmax
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fbnet.latency import LatencyTable
-from fbnet.settings import Settings
 from fbnet.supernet import Supernet
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-
-
-def settings(batch_size: int, sampling: str, compile: bool = False) -> Settings:
-    """The paper's, for one step or epoch."""
-    return Settings(
-        **{"seed": 0, "epochs": 2, "warmup_epochs": 1, "batch_size": batch_size, "weight_share": 0.8},
-        **{"sampling": sampling, "draws_per_batch": 1, "theta_init": "uniform"},
-        weights={"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
-        theta={"lr": 0.01, "weight_decay": 5e-4},
-        temperature={"start": 5.0, "decay": 4.0},
-        loss={"form": "paper", "alpha": 0.2, "beta": 0.6},
-        augment={"crop_padding": 4, "flip": True},
-        **{"keep": "last", "gpu": 1, "precision": "auto", "compile": compile},
-    )
-
-
-def random_images(count: int, size: int) -> SimpleNamespace:
-    """A dataset of noise: no time depends on what the images show."""
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    labels = generator.integers(0, 10, count)
-    names = tuple("0123456789")
-    return SimpleNamespace(name="noise", classes=names, mean=MEAN, std=STD, train_images=images, train_labels=labels)
-
-
-def table_of(space) -> LatencyTable:
-    """Latencies that are made up: a candidate's number."""
-    return LatencyTable(space, (100.0, 100.0, 100.0), tuple(tuple(10.0 + n for n in range(len(layer))) for layer in space.layers))
 
 
 class Images(Dataset):

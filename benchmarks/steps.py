@@ -57,6 +57,11 @@ def advance(loop: Loop, images: Tensor, labels: Tensor) -> None:
     loop.step += 1
 
 
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def stepping(loop: Loop, phase: str) -> Iterator[None]:
     """A step of this phase, with the loading of its images, at each `next`; at the phase's end it begins anew."""
     loop.phase = phase

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -14,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 import psutil
 import torch
-from plain import PlainTraining, random_images, settings, table_of
+from plain import PlainTraining
+from steps import a_search, random_images, stepping, wait
 
 from fbnet.blocks import size
 from fbnet.device import choose_device
-from fbnet.gumbel import gumbel_noise
-from fbnet.search import Search
+from fbnet.memory import is_out_of_memory
+from fbnet.mixed import computed_in
 from fbnet.space import read_space
 
 KINDS = ("plain", "soft", "single_path")
@@ -27,45 +29,31 @@ KINDS = ("plain", "soft", "single_path")
 
 def make(kind: str, space, batch: int, device: torch.device, compiled: bool = False):
     """A function that makes one step, with its loading of images and its metrics."""
-    dataset = random_images(max(10 * batch, 2000), space.resolution)
+    dataset = random_images(max(50 * batch, 2000), space.resolution)  # so that few steps are a phase's first, which draws
     if kind == "plain":
         return PlainTraining(space, dataset, batch, device).step
-    search = Search(dataset, table_of(space), settings(batch, kind, compiled and kind == "soft"), device)
-
-    def steps():
-        generator = torch.Generator().manual_seed(0)
-        search.supernet.learn("weights")
-        search.host_logits = search.supernet.logits().detach().cpu()
-        batches, number = search.batches["weights"], 0
-        while True:
-            for images, labels in batches.training(number):
-                noise = gumbel_noise((1, *search.host_logits.shape), generator)
-                torch.manual_seed(number)
-                images = batches.augmented(images, 4, True)
-                search.update(images, labels, 1.0, noise.to(device), noise if kind == "single_path" else None)
-                number += 1
-                yield
-
-    running = steps()
-    return lambda: next(running)
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    search = a_search(space, dataset, device, sampling=kind, batch_size=batch, compile=compiled and kind == "soft")
+    return partial(next, stepping(search, "weights"))
 
 
 def times(space, arguments, device) -> dict[str, list[float]]:
-    """Seconds of steps by kind, taking turns; short ones run several at a time."""
+    """Seconds of steps by kind, taking turns; short ones run several at a time. What does not fit into the memory is left out."""
     runs = {kind: make(kind, space, arguments.batch, device, arguments.compile) for kind in KINDS}
     repeats = {kind: 10 if kind == "single_path" else 3 if device.type == "cuda" else 1 for kind in KINDS}
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(arguments.rounds + 2):
-        for kind, step in runs.items():
+        for kind in list(runs):
             wait(device)
             start = time.perf_counter()
-            for _ in range(repeats[kind]):
-                step()
+            try:
+                for _ in range(repeats[kind]):
+                    runs[kind]()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                print(f"Left out: {kind}, which does not fit into the memory.")
+                del runs[kind], found[kind]
+                continue
             wait(device)
             seconds = time.perf_counter() - start
             time.sleep(0.5)  # the plain loader's workers read ahead: not on the next one's time
@@ -90,9 +78,15 @@ def peak_rss() -> int:
 
 
 def floor(space, batch: int, device: torch.device) -> dict[str, tuple[float, float]]:
-    """Least seconds by kind: (MACs · 3 over the matrix rate, activations' bytes over the bandwidth), both rates measured."""
-    a = torch.randn(4096 if device.type == "cuda" else 2048, 4096 if device.type == "cuda" else 2048, device=device)
-    rate = 2 * len(a) ** 3 / least(lambda: a @ a, device)
+    """Least seconds by kind: (MACs · 3 over the matrix rate, activations' bytes over the bandwidth), both rates measured.
+
+    In the data type that steps compute in here.
+    """
+    with a_search(space, random_images(2 * batch, space.resolution), device, batch_size=batch, weight_share=0.5).autocast():
+        dtype = computed_in(torch.empty(0, device=device))
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    rate = 2 * side**3 / least(lambda: a @ a, device)
     source = torch.zeros(2**26, device=device)
     copy = torch.empty_like(source)
     bandwidth = 2 * 4 * len(source) / least(lambda: copy.copy_(source), device)
@@ -103,8 +97,8 @@ def floor(space, batch: int, device: torch.device) -> dict[str, tuple[float, flo
         macs = size(fixed)[0] + share * size(candidates)[0]
         numbers = sum(map(activations, fixed)) + share * sum(map(activations, candidates))
         # each activation is written and read in the forward pass; so are it and its gradient in the backward pass
-        found[kind] = (3 * 2 * macs * batch / rate, 3 * 2 * 4 * numbers * batch / bandwidth)
-    print(f"Measured: {rate / 1e9:.0f} GFLOP/s in matrix products, {bandwidth / 1e9:.1f} GB/s in copies.\n")
+        found[kind] = (3 * 2 * macs * batch / rate, 3 * 2 * dtype.itemsize * numbers * batch / bandwidth)
+    print(f"Measured: {rate / 1e9:.0f} GFLOP/s in matrix products in {dtype}, {bandwidth / 1e9:.1f} GB/s in copies.\n")
     return found
 
 
@@ -148,17 +142,21 @@ def main(arguments: argparse.Namespace) -> None:
                 ).stdout.split()[-2:],
             )
         )
-        for kind in KINDS
+        for kind in found
     }
     print(
         "| step | median time | images/s | times faster: median, quartiles | peak memory | training adds | floor: MACs, bytes |"
     )
     print("|---|---|---|---|---|---|---|")
-    for kind in KINDS:
-        middle, (peak, added) = median(found[kind]), peaks[kind]
-        low, faster, high = quantiles((plain / own for plain, own in zip(found["plain"], found[kind], strict=True)), n=4)
-        cells = [kind, f"{1e3 * middle:.0f} ms", f"{arguments.batch / middle:.0f}", f"{faster:.1f} ({low:.1f} to {high:.1f})"]
-        cells += [f"{peak:.2f} GB ({peak / peaks['plain'][0]:.2f} ×)", f"{added:.2f} GB ({added / peaks['plain'][1]:.2f} ×)"]
+    for kind, seconds in found.items():
+        middle, (peak, added) = median(seconds), peaks[kind]
+        cells = [kind, f"{1e3 * middle:.0f} ms", f"{arguments.batch / middle:.0f}"]
+        if "plain" in found:
+            low, faster, high = quantiles((plain / own for plain, own in zip(found["plain"], seconds, strict=True)), n=4)
+            cells += [f"{faster:.1f} ({low:.1f} to {high:.1f})"]
+            cells += [f"{peak:.2f} GB ({peak / peaks['plain'][0]:.2f} ×)", f"{added:.2f} GB ({added / peaks['plain'][1]:.2f} ×)"]
+        else:
+            cells += ["–", f"{peak:.2f} GB", f"{added:.2f} GB"]
         if kind in floors:
             by_macs, by_bytes = floors[kind]
             cells.append(
