@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from fbnet.architecture import read_architectures
 from fbnet.batches import Batches, may_reside, split
@@ -16,7 +17,7 @@ from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.network import cut_out
 from fbnet.runtime import Progress, log, replacing, run
-from fbnet.space import make_space
+from fbnet.space import SearchSpace, make_space
 
 BATCH = 250
 
@@ -32,16 +33,22 @@ def main(arguments: argparse.Namespace) -> None:
     batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device, on_device)
     rows = [row for path in arguments.architectures for row in read_architectures(path, space)]
     weights = {name: value.to(device) for name, value in supernet["weights"].items()}
-    top1 = []
-    for row in Progress(rows, desc="evaluate", unit="network"):
-        network = cut_out(weights, space, row["ops"], len(classes), batches.for_norms())
-        with torch.no_grad():
-            hits = [(network(images).argmax(1) == labels).float().sum() for images, labels in batches.plain()]
-        top1.append(float(torch.stack(hits).sum() / len(theta_images)))
+    top1 = [
+        float(accuracy(weights, space, row["ops"], len(classes), batches))
+        for row in Progress(rows, desc="evaluate", unit="network")
+    ]
     found = {"name": [row["name"] for row in rows], "ops": [" ".join(row["ops"]) for row in rows], "supernet_top1": top1}
     with replacing(arguments.out) as (out,):
         pd.DataFrame(found).to_csv(out, sep="\t", index=False, float_format="%.6f")
     log.info("%d networks, top-1 from %.1f to %.1f %%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
+
+
+def accuracy(weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Batches) -> Tensor:
+    """The top-1 accuracy [] in [0, 1] of an architecture with a supernet's weights, on their device."""
+    network = cut_out(weights, space, ops, classes, batches.for_norms())
+    with torch.no_grad():
+        hits = [(network(images).argmax(1) == labels).float().sum() for images, labels in batches.plain()]
+    return torch.stack(hits).sum() / len(batches.indices)
 
 
 if __name__ == "__main__":

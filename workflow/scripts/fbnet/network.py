@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from fbnet.blocks import build
 from fbnet.space import SearchSpace
@@ -48,6 +47,19 @@ def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classe
     network = Network(space, ops, classes)
     network.load_state_dict(subnetwork_weights(supernet_weights, ops))
     network.to(next(iter(supernet_weights.values())).device, memory_format=torch.channels_last)
-    with torch.no_grad():
-        update_bn(batches, network)
+    _estimate_norms(network, batches)
     return network.eval()
+
+
+@torch.no_grad()
+def _estimate_norms(network: Network, batches: Iterable) -> None:
+    """Give batch norms the mean of the batches' statistics; unlike torch's update_bn, without reading from the device."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    network.train()
+    for number, (images, _) in enumerate(batches):
+        for norm in norms:
+            norm.momentum = 1 / (1 + number)
+        network(images)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum

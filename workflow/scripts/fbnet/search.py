@@ -59,8 +59,7 @@ class Search(Loop):
         optimizers = {
             "weights": torch.optim.SGD(
                 self.supernet.weights(),
-                **{"momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
-                lr=torch.tensor(weights["lr"], device=device),
+                **{"lr": weights["lr"], "momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
                 fused=True,
             ),
             "theta": torch.optim.Adam(self.supernet.theta, theta["lr"], weight_decay=theta["weight_decay"], fused=True),
@@ -90,6 +89,8 @@ class Search(Loop):
     def begin(self) -> float:
         """Draw for the whole phase; while the weights learn, theta stays, so that its masks are made here, all at once."""
         settings = self.settings
+        self.supernet.learn(self.phase)
+        self.supernet.train()
         if self.phase == "weights":
             rate = learning_rate_at(self.epoch, settings.epochs, settings.weights["lr"])
             self.optimizers["weights"].param_groups[0]["lr"] = torch.tensor(rate, device=self.device)
@@ -101,11 +102,10 @@ class Search(Loop):
         self.noise = gumbel_noise(shape, generator).to(self.device)
         if self.phase == "weights" and settings.sampling == "single_path":
             chosen = winners(logits, self.noise)
-            self.masks, self.paths = one_hot(chosen, self.noise), chosen.tolist()
+            self.masks = one_hot(chosen, self.noise)
+            self.paths = chosen.tolist()  # the host must know them: it waits, once a phase
         elif self.phase == "weights":
             self.masks = soft_masks(logits, self.noise, self.temperature)
-        self.supernet.learn(self.phase)
-        self.supernet.train()
         return temperature
 
     def advance(self, images: Tensor, labels: Tensor) -> None:

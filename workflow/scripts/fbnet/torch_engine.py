@@ -48,19 +48,12 @@ class TorchEngine:
             self.modules = {(cell.layer, cell.op): self._module(cell) for cell in cells if not cell.is_identity}
 
     def _module(self, cell: Cell) -> nn.Module:
-        block = build(cell).eval()
-        # What Module.to does; but that cannot move fake tensors, with which tests run the cells of a GPU.
-        block.load_state_dict({name: self._placed(tensor) for name, tensor in block.state_dict().items()}, assign=True)
+        options = {"dtype": DTYPES[self.target.dtype], "memory_format": FORMATS[self.target.memory_format]}
+        block = build(cell).eval().to(self.target.device, **options)
         if self.target.mode != "compile":
             return block
         # A traced block has a code object of its own: else all blocks of a class share one cache of compiled code.
         return torch.compile(torch.fx.symbolic_trace(block), fullgraph=True)
-
-    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_floating_point():  # the count of a batch norm's batches, which no inference reads
-            return tensor
-        memory_format = FORMATS[self.target.memory_format] if tensor.ndim == 4 else torch.preserve_format
-        return tensor.to(self.target.device, DTYPES[self.target.dtype], memory_format=memory_format)
 
     def network(self, path: Sequence[Cell]) -> "_Chain":
         """The chain of these cells, to be run and timed."""

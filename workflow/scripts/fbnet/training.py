@@ -1,6 +1,5 @@
 """Training one network, for its own sake: from scratch, or from a supernet's weights."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -36,20 +35,22 @@ class Training(Loop):
         count, on_device = len(dataset.train_labels), may_reside(dataset.train_images, device)
         for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
         torch.manual_seed(settings.seed)
-        self.network = Network(architecture.space, architecture.ops, architecture.classes)
+        self.network, self.average = (Network(architecture.space, architecture.ops, architecture.classes) for _ in range(2))
         if settings.dropout is not None:
             self.network.dropout.p = settings.dropout
         if weights:
             self.network.load_state_dict(weights)
-        self.network.to(device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.average.load_state_dict(self.network.state_dict())
+        for network in (self.network, self.average):
+            network.to(device, memory_format=torch.channels_last)
+        self.average.requires_grad_(False)
         # weights, and the statistics of batch norms; that these also count their batches, nobody reads
         pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
         self.averaged = tuple(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
         optimizer = torch.optim.SGD(
             self.network.parameters(),
-            **{"momentum": settings.momentum, "nesterov": settings.nesterov, "weight_decay": settings.weight_decay},
-            lr=torch.tensor(settings.lr, device=device),
+            **{"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov},
+            weight_decay=settings.weight_decay,
             fused=True,
         )
         batches = {"train": Batches(dataset, for_training, settings.batch_size, device, on_device)}

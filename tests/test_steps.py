@@ -1,0 +1,400 @@
+"""Whole steps as a GPU runs them, without one: data types, layouts, gradients, and that nothing waits for the device."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.nn import functional
+
+from absent_gpu import FLOAT32, FLOAT32_UNLESS_SAID, CudaAutocast, NoWaits, Operations, fake_gpu
+from conftest import ROOT, write_table
+from evaluate_supernet import accuracy
+from fbnet.architecture import Architecture
+from fbnet.batches import Batches
+from fbnet.dataset import Dataset, read_dataset
+from fbnet.latency import LatencyTable, read_table
+from fbnet.mixed import MixedOperation
+from fbnet.operators import CANDIDATES, OPERATORS
+from fbnet.search import Search
+from fbnet.settings import Settings, TrainSettings
+from fbnet.space import Cell, read_space
+from fbnet.supernet import Supernet
+from fbnet.target import Target
+from fbnet.torch_engine import DTYPES, FORMATS, Moment, TorchEngine
+from fbnet.training import Training
+from fbnet.zoo import in_space
+from test_search import SETTINGS
+from test_training import OPS, RECIPE
+
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+FULL = {key: value for key, value in CONFIG["search"].items() if key not in ("target", "latency_budget")}
+KINDS = [(sampling, phase) for sampling in ("soft", "single_path") for phase in ("weights", "theta")]
+
+
+def images_of(space, count: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    size = space.resolution
+    arrays = [
+        array for n in (count, 500) for array in (rng.integers(0, 256, (n, size, size, 3), np.uint8), rng.integers(0, 10, n))
+    ]
+    return Dataset("noise", tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, *arrays)
+
+
+def table_of(space) -> LatencyTable:
+    return LatencyTable(space, (100.0,) * 3, tuple(tuple(10.0 + n for n in range(len(layer))) for layer in space.layers))
+
+
+@pytest.fixture(scope="module")
+def cifar():
+    return read_space("fbnet_cifar")
+
+
+# The emulation
+
+
+def test_the_casting_lists_are_those_of_the_installed_pytorch():
+    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text()
+
+    def listed(macro: str) -> set[str]:
+        [body] = re.findall(rf"#define {macro}\(_\)(.*?)\n\n", header, re.DOTALL)
+        return set(re.findall(r"_\((\w+)", body)) - {"ADD_NS"}
+
+    assert listed("AT_FORALL_FP32") == FLOAT32
+    assert listed("AT_FORALL_FP32_SET_OPT_DTYPE") == FLOAT32_UNLESS_SAID
+
+
+OTHER = torch.ones(4, 4, 4)
+CALLS = {  # of functions with more arguments than one tensor
+    **dict.fromkeys(("softmax", "log_softmax", "cumprod", "cumsum", "logsumexp"), (1,)),
+    **dict.fromkeys(("l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss", "kl_div", "dist", "cdist"), (OTHER,)),
+    **dict.fromkeys(("binary_cross_entropy_with_logits", "cosine_similarity"), (OTHER,)),
+    **{"pow": (2,), "layer_norm": ((4,),), "group_norm": (2,), "renorm": (2, 0, 1.0)},
+}
+CAST = """exp log log1p rsqrt reciprocal tan pow softplus logsumexp l1_loss mse_loss smooth_l1_loss huber_loss kl_div dist cdist
+    binary_cross_entropy_with_logits layer_norm group_norm renorm cosine_similarity sum prod softmax log_softmax cumsum cumprod"""
+
+
+def called(name: str, device: torch.device):
+    function = getattr(torch, name, None) or getattr(functional, name)
+    arguments = [value.to(device, torch.bfloat16) if isinstance(value, torch.Tensor) else value for value in CALLS.get(name, ())]
+    return function(torch.ones(4, 4, 4, device=device, dtype=torch.bfloat16), *arguments).dtype
+
+
+@pytest.mark.parametrize("name", [*CAST.split(), "relu", "mean", "amax", "sqrt"])
+def test_the_emulation_casts_as_cuda_does(name):
+    with fake_gpu(), torch.autocast("cuda", torch.bfloat16):
+        there = called(name, CUDA)
+    with torch.autocast("cpu", torch.bfloat16), CudaAutocast():
+        here = called(name, CPU)
+    assert here == there == (torch.float32 if name in FLOAT32 | FLOAT32_UNLESS_SAID else torch.bfloat16)
+
+
+def test_waiting_is_seen():
+    with fake_gpu():
+        x, here = torch.ones(3, device=CUDA), torch.ones(3)
+        for wait in (x.cpu, lambda: here.to(CUDA), lambda: x.copy_(here), lambda: here.copy_(x), x.nonzero, x.sum().item):
+            with NoWaits(), pytest.raises((AssertionError, DataDependentOutputException)):
+                wait()
+        with NoWaits():
+            here.to(CUDA, non_blocking=True)
+            x.to(torch.float16).add_(1)
+
+
+# The search, on the CPU's tensors with real numbers, as it is made for CUDA
+
+
+class Outputs:
+    """Data types and layouts of what the modules of these kinds put out, by name."""
+
+    def __init__(self, root: nn.Module, kinds: tuple[type, ...]):
+        self.found: dict[str, tuple[torch.dtype, bool]] = {}
+        for name, module in root.named_modules():
+            if isinstance(module, kinds) and not isinstance(module, nn.Identity):
+                module.register_forward_hook(partial(self._note, name))
+
+    def _note(self, name: str, module: nn.Module, inputs: tuple, y: torch.Tensor) -> None:
+        self.found[name] = (y.dtype, _is_last(y))
+
+
+def _is_last(y: torch.Tensor) -> bool:
+    return y.ndim < 4 or y.is_contiguous(memory_format=torch.channels_last)
+
+
+def layer_outputs(supernet: Supernet) -> list[torch.Tensor]:
+    """Every layer's output as it is made, soft or of a path."""
+    outputs = []
+    for layer in supernet.layers:
+        for name in ("forward", "path"):
+            method = getattr(layer, name)
+            setattr(layer, name, lambda *arguments, method=method: outputs.append(method(*arguments)) or outputs[-1])
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def tiny_search(digits, tiny, tmp_path_factory):
+    table = read_table(write_table(tmp_path_factory.mktemp("table") / "table.tsv", tiny), tiny, 10)
+
+    def make(device=CPU, made_for="cuda", **changes):
+        return Search(read_dataset(digits), table, Settings.of(SETTINGS | changes), device, made_for=made_for)
+
+    return make
+
+
+def steps_of(search: Search, phase: str, count: int = 3) -> None:
+    search.phase = phase
+    search.begin()
+    batches = search.batches[phase]
+    for _, (images, labels) in zip(range(count), batches.training(0), strict=False):
+        torch.manual_seed(search.step)
+        search.advance(batches.augmented(images, 1, False), labels)
+        search.step += 1
+    search.step = 0
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize(("sampling", "phase"), KINDS)
+def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase, draws, precision):
+    search = tiny_search(sampling=sampling, precision=precision, draws_per_batch=draws)
+    parameters = search.optimizers[phase].param_groups[0]["params"]
+    before = [parameter.detach().clone() for parameter in parameters]
+    outputs = layer_outputs(search.supernet)
+    with CudaAutocast():
+        steps_of(search, phase)
+    wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    assert {(y.dtype, _is_last(y)) for y in outputs} == {(wanted, True)}
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    moved = [not torch.equal(old, parameter) for old, parameter in zip(before, parameters, strict=True)]
+    assert all(moved) if sampling == "soft" or phase == "theta" else sum(moved) > len(gradients) / 2
+    means = search.read_means()
+    assert 2.0 < means["ce"] < 3.0
+    assert np.isfinite(means["loss"])
+
+
+@pytest.mark.parametrize(("sampling", "phase"), KINDS)
+def test_steps_made_for_cuda_have_the_gradients_of_those_for_the_cpu(tiny_search, sampling, phase):
+    found = {}
+    for made_for, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
+        search = tiny_search(made_for=made_for, precision=precision, sampling=sampling)
+        with CudaAutocast():
+            steps_of(search, phase, count=1)
+        gradients = [parameter.grad for parameter in search.optimizers[phase].param_groups[0]["params"]]
+        found[made_for, precision] = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+    exact = found["cpu", "float32"]
+    assert (found["cuda", "float32"] - exact).norm() < 1e-3 * exact.norm()
+    assert (found["cuda", "bfloat16"] - exact).norm() < 0.2 * exact.norm()
+
+
+def test_flat_weights_have_the_gradients_of_the_plain_ones(tiny):
+    """Of groups, shuffles, kernels that reach further than the map, and operators that are not joined."""
+    names = ["ir_k3_e1", "ir_k5_s2", "ir_k7_e3", "ir_k3_e3_se", "shift_5x5", "skip"]
+    space = read_space({"base": "tiny", "candidates": names, "expansion": 2})
+    torch.manual_seed(0)
+    plain = Supernet(space, 10, table_of(space), "zeros").train()
+    flat = Supernet(space, 10, table_of(space), "zeros").train()
+    flat.load_state_dict(plain.state_dict())
+    flat.flatten()
+    assert len(flat.weights()) < len(plain.weights()) / 2
+    assert sum(weight.numel() for weight in flat.weights()) == sum(weight.numel() for weight in plain.weights())
+    x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    masks = torch.rand(3, 6)
+    for supernet in (plain, flat):
+        optimizer = torch.optim.SGD(supernet.weights(), 0.1, fused=True)
+        supernet(x, masks).square().mean().backward()
+        optimizer.step()
+    for (name, ours), theirs in zip(flat.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6), name
+    assert not flat.flat.storage[:16].any()
+
+
+# Numbers that a captured step would repeat
+
+
+@pytest.mark.parametrize(("sampling", "phase"), [("soft", "weights"), ("soft", "theta")])
+def test_no_number_of_a_step_is_the_host_s(tiny_search, sampling, phase):
+    """Of another epoch, with another rate, temperature and draw, a step dispatches the same with the same numbers."""
+    calls = []
+    for epoch, step in ((1, 0), (3, 2)):
+        search = tiny_search(sampling=sampling, precision="bfloat16", epochs=6)
+        search.epoch, search.phase = epoch, phase
+        search.begin()
+        images, labels = next(search.batches[phase].training(step))
+        images = search.batches[phase].augmented(images, 1, False)
+        drawn = (search.masks if phase == "weights" else search.noise)[step]
+        search.update(images, labels, drawn, [])
+        with CudaAutocast(), Operations() as operations:
+            search.update(images, labels, drawn, [])
+        calls.append(operations.calls)
+    assert calls[0] == calls[1]
+
+
+@pytest.fixture(scope="module")
+def tiny_training(digits, tiny):
+    def make(device=CPU, **changes):
+        recipe = TrainSettings.of(RECIPE | {"seed": 0, "gpu": 1} | changes)
+        return Training(read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe, device)
+
+    return make
+
+
+def test_no_number_of_a_training_s_step_is_the_host_s(tiny_training):
+    calls = []
+    for epoch in (1, 4):
+        training = tiny_training(precision="bfloat16")
+        training.epoch = epoch
+        training.begin()
+        images, labels = next(training.batches["train"].training(epoch))
+        images = training.batches["train"].augmented(images, 1, False)
+        training.advance(images, labels)
+        with CudaAutocast(), Operations() as operations:
+            training.update(images, labels)
+        calls.append(operations.calls)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_steps_of_a_training_with_the_casts_of_cuda(tiny_training, precision):
+    training = tiny_training(precision=precision)
+    start = {name: value.clone() for name, value in training.average.state_dict().items()}
+    outputs = Outputs(training.network, (nn.Conv2d, nn.BatchNorm2d))
+    training.begin()
+    with CudaAutocast():
+        for _, (images, labels) in zip(range(4), training.batches["train"].training(0), strict=False):
+            training.advance(training.batches["train"].augmented(images, 1, False), labels)
+            training.step += 1
+    wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    assert set(outputs.found.values()) == {(wanted, True)}
+    assert {parameter.grad.dtype for parameter in training.network.parameters()} == {torch.float32}
+    means = training.read_means()
+    assert 1.5 < means["ce"] < 3.0
+    networks = zip(training.average.state_dict().items(), training.network.state_dict().values(), strict=True)
+    for (name, average), own in networks:
+        if average.is_floating_point():
+            assert average.dtype == torch.float32
+            assert not torch.equal(average, start[name]), name
+            assert not torch.equal(average, own), name
+
+
+# On a GPU that is not there: the full search
+
+
+@pytest.mark.parametrize(("sampling", "phase"), KINDS)
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_step_of_the_full_search_on_a_gpu(cifar, sampling, phase, draws):
+    settings = Settings.of(FULL | {"sampling": sampling, "draws_per_batch": draws})
+    with fake_gpu():
+        search = Search(images_of(cifar, 1200), table_of(cifar), settings, CUDA)
+        search.phase = phase
+        outputs = layer_outputs(search.supernet)
+        if (sampling, phase) == ("single_path", "weights"):
+            with pytest.raises(DataDependentOutputException):  # for all paths of the phase
+                search.begin()
+            search.paths = [[[number % 9 for number in range(22)]] * draws] * len(search.masks)
+        else:
+            search.begin()
+        batches = search.batches[phase]
+        images, labels = next(batches.training(0))
+        with NoWaits():
+            images = batches.augmented(images, **settings.augment)
+        if (sampling, phase) == ("single_path", "theta"):
+            with pytest.raises(DataDependentOutputException):  # for the step's paths: theta has moved
+                search.advance(images, labels)
+            with NoWaits():
+                search.update(images, labels, search.noise[0], [[number % 9 for number in range(22)]] * draws)
+        else:
+            with NoWaits():
+                search.advance(images, labels)
+        parameters = search.optimizers[phase].param_groups[0]["params"]
+        assert {(parameter.device, parameter.dtype) for parameter in parameters} == {(CUDA, torch.float32)}
+        assert len(outputs) == 22 * draws
+        assert {(y.dtype, _is_last(y), y.device) for y in outputs} == {(torch.bfloat16, True, CUDA)}
+
+
+@pytest.mark.parametrize(("norm", "dtype"), [("bn", "bfloat16"), ("none", "bfloat16"), ("gn4", "float32"), ("frozen", "float32")])
+def test_every_operator_keeps_to_its_data_type_and_to_channels_last(norm, dtype):
+    """In float32 those of norms that are computed so: group norm by CUDA's list, frozen statistics by their own data type."""
+    names = [name for name in CANDIDATES if name != "skip"]
+    with fake_gpu():
+        for stride in (1, 2):
+            cells = tuple(Cell("1", name, 16, 16, 8, 8, stride, OPERATORS[name].expansion or 4, norm) for name in names)
+            layer = MixedOperation(cells, "cuda").to(CUDA, memory_format=torch.channels_last).train()
+            x = torch.zeros(8, 16, 8, 8, device=CUDA, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cuda", torch.bfloat16), NoWaits():
+                found = [layer(x, torch.zeros(len(names), device=CUDA)), *(layer.path(x, number) for number in range(len(names)))]
+            wrong = {name: (y.dtype, y.stride()) for name, y in zip(["together", *names], found, strict=True) if not _is_last(y)}
+            assert not wrong
+            assert {y.dtype for y in found} == {DTYPES[dtype]}
+
+
+def test_a_step_of_the_full_training_on_a_gpu(cifar):
+    ops = in_space("fbnet_a", cifar)
+    recipe = TrainSettings.of(CONFIG["train"] | {"seed": 0, "drops": ()})
+    with fake_gpu():
+        training = Training(images_of(cifar, 1200), Architecture("fbnet_a", cifar, ops, 10), recipe, CUDA)
+        outputs = Outputs(training.network, (nn.Conv2d, nn.BatchNorm2d))
+        training.begin()
+        images, labels = next(training.batches["train"].training(0))
+        with NoWaits():
+            training.advance(training.batches["train"].augmented(images, **recipe.augment), labels)
+        assert set(outputs.found.values()) == {(torch.bfloat16, True)}
+        judged = Outputs(training.average, (nn.Conv2d, nn.BatchNorm2d))
+        training.phase = "validation"
+        with torch.no_grad():
+            training.judge()
+        assert set(judged.found.values()) == {(torch.float32, True)}  # as the exported network computes
+
+
+def test_the_judging_of_architectures_on_a_gpu(cifar):
+    with fake_gpu():
+        search = Search(images_of(cifar, 1200), table_of(cifar), Settings.of(FULL), CUDA)
+        ops = tuple(layer[number % 9].op for number, layer in enumerate(cifar.layers))
+        batches = search.batches["theta"]
+        found = accuracy(search.supernet.state_dict(), cifar, ops, 10, batches)
+        assert (found.device, found.shape) == (CUDA, ())
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
+def test_batches_on_a_gpu(cifar, resident, monkeypatch):
+    """Streamed ones as the loader's processes hand them on, which fake tensors cannot leave or enter."""
+    rows = iter([np.arange(64)] * 3)
+    monkeypatch.setattr("fbnet.batches.DataLoader", lambda images, sampler, **_: (images[next(rows)] for _ in sampler))
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda self: np.zeros(self.shape, np.int64))
+    with fake_gpu():
+        batches, count = Batches(images_of(cifar, 200), np.arange(200), 64, CUDA, resident), 0
+        found = batches.training(0)
+        first = next(found)  # of resident ones, the order of the whole phase goes to the device here
+        with NoWaits():
+            for images, labels in (first, *found):
+                x = batches.augmented(images, 4, True)
+                assert (x.device, x.dtype, x.shape, _is_last(x)) == (CUDA, torch.float32, (64, 3, 32, 32), True)
+                assert labels.device == CUDA
+                count += 1
+        assert count == 3
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cells_as_they_are_profiled_on_a_gpu(dtype, memory_format):
+    space = read_space({"base": "tiny", "candidates": "all", "expansion": 4})
+    target = Target(device="cuda", dtype=dtype, memory_format=memory_format, batch=4)
+    with fake_gpu():
+        engine = TorchEngine(space.cells(10), target, Moment)
+        for number in range(len(CANDIDATES)):
+            chain = engine.network(space.network_cells([layer[number].op for layer in space.layers], 10))
+            with torch.inference_mode(), NoWaits():
+                x, wrong = chain.images, []
+                for module in chain.modules:
+                    x = module(x)
+                    if x.dtype != DTYPES[dtype] or (x.ndim == 4 and not x.is_contiguous(memory_format=FORMATS[memory_format])):
+                        wrong.append((x.dtype, x.stride()))
+            assert x.shape == (4, 10)
+            assert not wrong, CANDIDATES[number]
+        assert len(chain.laps()) == len(chain.modules)
