@@ -99,6 +99,12 @@ def read_or_refused(path: Path, read):
     return None
 
 
+def pytest_configure(config):
+    """Tests that are not of a GPU have none: else programs that they start would compute there."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """One worker runs all tests of the finished workflow, made once. Whole workflows come first, being the longest."""

@@ -1,16 +1,26 @@
 """The programs that measure: what a step launches, and that they run through, in a tiny form and on the CPU."""
 
+import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 from statistics import mean
 
+import pandas as pd
 import pytest
+import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from conftest import ROOT
+from fbnet.errors import InputError
+from fbnet.space import read_space
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+import gpu
 import launches
+from figures import PARTS, Figures
 
 
 @pytest.mark.parametrize(
@@ -41,3 +51,202 @@ def test_a_path_is_the_same_operations_at_any_batch_size():
 )
 def test_views_and_allocations_launch_nothing(name, has_kernel):
     assert launches.launches(name) == has_kernel
+
+
+def figures_in(folder: Path) -> Figures:
+    return Figures(folder, dict.fromkeys(PARTS, "0" * 12), {"machine": "toy", "versions": "none"})
+
+
+def by_name(figures: Figures, part: str) -> dict[str, dict]:
+    return {row["what"]: row for row in figures.of(part)}
+
+
+def test_without_a_gpu_a_part_says_so_and_does_nothing_else(tmp_path):
+    for part in PARTS:
+        command = [sys.executable, ROOT / "benchmarks/gpu.py", part, "--out", tmp_path / "out"]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert "there is no GPU here" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+TOY_TESTS = """
+import os, signal, time, pytest
+
+def test_right(record_property):
+    record_property("mean error", "1 %")
+
+def test_wrong():
+    assert 1 == 2
+
+@pytest.mark.skip(reason="one GPU")
+def test_of_two():
+    pass
+
+def test_fatal():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_slow():
+    time.sleep(SECONDS)
+
+def test_last():
+    pass
+"""
+
+
+def test_each_test_has_a_row_and_is_run_once(tmp_path):
+    file = tmp_path / "toys/test_toys.py"
+    file.parent.mkdir()
+    file.write_text(TOY_TESTS.replace("SECONDS", "60"))
+    options = [str(file), "-p", "no:cacheprovider"]
+    gpu.tests(figures_in(tmp_path), options, minutes=0.1)  # stops in test_slow
+    rows = by_name(figures_in(tmp_path), "tests")
+    outcomes = {name.rpartition("::")[2]: (row["held"], row["note"]) for name, row in rows.items()}
+    assert outcomes["test_right"] == ("held", "mean error 1 %")
+    assert outcomes["test_wrong"] == ("did not hold", "assert 1 == 2")
+    assert outcomes["test_of_two"] == ("left out", "one GPU")
+    assert outcomes["test_fatal"] == ("did not hold", "ended the whole process, with code -9")
+    assert "test_slow" not in outcomes
+    assert rows["all of it"]["value"] == "no"
+
+    gpu.tests(figures_in(tmp_path), options, minutes=0.03)  # which had this call for itself
+    rows = by_name(figures_in(tmp_path), "tests")
+    [slow] = [row for name, row in rows.items() if name.endswith("test_slow")]
+    assert (slow["held"], slow["note"]) == ("left out", "not done in 0.03 minutes")
+
+    dates = {name: row["date"] for name, row in rows.items()}
+    gpu.tests(figures_in(tmp_path), options, minutes=1)
+    rows = by_name(figures_in(tmp_path), "tests")
+    assert rows["all of it"]["value"] == "yes"
+    assert {name: rows[name]["date"] for name in dates if name != "all of it"} == {
+        name: date for name, date in dates.items() if name != "all of it"
+    }
+    page = (tmp_path / "page.md").read_text()
+    assert "Of 4 expectations 2 held. Did not hold: " in page
+    assert "Not finished: steps, search." in page
+    file.write_text("import nothing_of_this_name")
+    with pytest.raises(InputError, match="pytest ended with code 2"):
+        gpu.tests(figures_in(tmp_path / "other"), options, minutes=1)
+
+
+def test_all_kinds_of_steps_are_measured(tmp_path):
+    """What a GPU would run, in a tiny space on the CPU; torch.compile, which takes minutes, aside."""
+    figures = figures_in(tmp_path)
+    bench = gpu.Bench(read_space("tiny"), torch.device("cpu"), images=320, rounds=2, steps=3)
+    measurements = [one for one in gpu.all_measurements(bench, figures, (16,), 16) if "compiled" not in one.name]
+    gpu.steps(figures, measurements, minutes=2)
+    rows = by_name(figures_in(tmp_path), "steps")
+    assert rows["all of it"]["value"] == "yes"
+    for kind in ("soft, weights", "soft, theta", "single path, weights", "single path, theta", "training one network"):
+        for figure in ("step", "kernels", "busy", "epoch"):
+            assert float(rows[f"{kind}: {figure}"]["value"]) > 0
+    assert float(rows["soft, weights: times faster than the plain step of weights"]["value"]) > 0
+    for kind in ("soft, weights", "single path, weights", "training one network"):
+        assert rows[f"{kind}, determinism: two runs end bit-equal with it"]["held"] == "held"
+        assert float(rows[f"{kind}, determinism: what it costs"]["value"]) > -100
+        assert float(rows[f"{kind}, memory: peak"]["value"]) > 0
+    assert not [row for row in rows.values() if row["held"] == "left out"]
+    assert all(row["batch"] == "16" for name, row in rows.items() if name != "all of it")
+
+
+def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_path):
+    calls = []
+
+    def works():
+        calls.append("works")
+        return [{"what": "works: step", "value": 1.5, "unit": "ms", "n": 3}, {"what": "works: kernels", "held": "held"}]
+
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 82 GiB")
+
+    def cannot():
+        raise gpu.LeftOut("torch.compile does not work here")
+
+    def broken():
+        raise RuntimeError("expected scalar type BFloat16 but found Float\nand more")
+
+    def endless():
+        calls.append("endless")
+        time.sleep(60)
+
+    measurements = [gpu.Measurement(function.__name__, 192, function) for function in (works, too_large, cannot, broken, endless)]
+    gpu.steps(figures_in(tmp_path), measurements, minutes=0.02)
+    rows = by_name(figures_in(tmp_path), "steps")
+    assert (rows["too_large"]["held"], rows["too_large"]["note"]) == ("left out", "does not fit into the memory")
+    assert rows["cannot"]["note"] == "torch.compile does not work here"
+    assert (rows["broken"]["held"], rows["broken"]["note"]) == (
+        "did not hold",
+        "expected scalar type BFloat16 but found Float",
+    )
+    assert "endless" not in rows
+    assert rows["all of it"]["note"] == "not yet measured: endless at 192"
+    gpu.steps(figures_in(tmp_path), measurements, minutes=0.02)
+    rows = by_name(figures_in(tmp_path), "steps")
+    assert (rows["endless"]["held"], rows["all of it"]["value"]) == ("left out", "yes")
+    assert calls == ["works", "endless", "endless"]
+    page = (tmp_path / "page.md").read_text()
+    assert (
+        "Of 2 expectations 1 held. Did not hold: broken at 192. Left out: too_large at 192; cannot at 192; endless at 192."
+        in page
+    )
+
+    other = Figures(tmp_path, dict.fromkeys(PARTS, "1" * 12), {"machine": "toy"})
+    assert not other.of("steps")
+    assert not other.has("steps", "works", 192)
+
+
+STAND_IN = """
+import shutil, signal, sys, time
+from pathlib import Path
+
+made, results = Path(sys.argv[1]), Path(sys.argv[2])
+if not results.exists():
+    signal.signal(signal.SIGTERM, lambda *_: (shutil.copytree(made / "half", results), sys.exit(75)))
+    time.sleep(60)
+shutil.copytree(made / "whole", results, dirs_exist_ok=True)
+"""
+
+
+def test_a_search_that_was_stopped_goes_on(tmp_path):
+    """A script stands for snakemake: asked to stop it leaves a checkpoint, and goes on to the end from there."""
+
+    def history(epochs, *phases):
+        rows = [{"epoch": epoch, "phase": phase} for epoch in range(epochs) for phase in phases]
+        return [row | {"seconds": 30.0, "images_per_s": 800.0, "top1": 0.9} for row in rows]
+
+    half, whole = tmp_path / "half/search/fbnet", tmp_path / "whole"
+    half.mkdir(parents=True)
+    torch.save({"fingerprint": "", "state": {"history": history(1, "weights", "argmax")}}, half / "checkpoint.pt")
+    for name, rows in {
+        "search/fbnet": history(2, "weights", "argmax"),
+        "training/fbnet/seed_0": history(1, "train", "test"),
+    }.items():
+        (whole / name).mkdir(parents=True)
+        pd.DataFrame(rows).to_csv(whole / name / "history.tsv", sep="\t", index=False)
+    (whole / "architectures").mkdir()
+    (whole / "architectures/fbnet.tsv").write_text("name\tops\tlog_prob\tlatency_us\nfbnet\tskip skip skip\t-1.5\t4500.0\n")
+    (whole / "latency").mkdir()
+    (whole / "latency/cpu.validation.tsv").write_text("# mean_error: 0.2\n# networks: 32\n# result: within 20 %\nops\n")
+
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    results = tmp_path / "results"
+    command = [sys.executable, *map(str, (tmp_path / "stand_in.py", tmp_path, results))]
+    gpu.search(figures_in(tmp_path), command, results, minutes=0.05)
+    rows = by_name(figures_in(tmp_path), "search")
+    assert rows["all of it"]["value"] == "no"
+    assert rows["epoch 0 of the search, weights"]["value"] == "30"
+    assert "network found: latency predicted" not in rows
+
+    gpu.search(figures_in(tmp_path), command, results, minutes=1)
+    rows = by_name(figures_in(tmp_path), "search")
+    assert rows["all of it"]["value"] == "yes"
+    assert (rows["search: in all"]["value"], rows["search: in all"]["unit"]) == ("2", "minutes")
+    assert (rows["search: epoch, weights"]["value"], rows["search: epoch, weights"]["n"]) == ("30", "2")
+    assert rows["training: top-1 on the test set"]["value"] == "90"
+    assert rows["network found: latency predicted"]["value"] == "4.5"
+    assert rows["latency table: mean error"]["held"] == "did not hold"
+    assert "epoch 1 of the search, argmax" in rows
+    assert "epoch 1 of the search" not in (tmp_path / "page.md").read_text()
+    with pytest.raises(InputError, match="snakemake ended with code 3"):
+        gpu.search(figures_in(tmp_path), [sys.executable, "-c", "exit(3)"], results, minutes=1)

@@ -1,124 +1,217 @@
-"""What only a GPU can show: `pytest -m gpu`, skipped where there is none."""
+"""What only a GPU can show: `pytest -m gpu`, or `make gpu-tests`. Without one, tests/test_steps.py runs the same steps."""
 
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 
-from conftest import write_table
+from conftest import SPACES, write_table
 from fbnet.architecture import Architecture
 from fbnet.dataset import read_dataset
-from fbnet.gumbel import gumbel_noise
-from fbnet.latency import read_table
-from fbnet.machine import describe
-from fbnet.profiling import measure, measure_networks
+from fbnet.errors import Stopped
+from fbnet.latency import read_header, read_table
 from fbnet.runtime import StopRequest
 from fbnet.search import Search
 from fbnet.settings import Settings, TrainSettings
-from fbnet.sources import prepare_digits
-from fbnet.target import Target
 from fbnet.training import Training
 from test_search import SETTINGS, train
+from test_steps import KINDS, Outputs, check_search, check_training, gradients_of, steps_of
 from test_training import OPS, RECIPE
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")]
+CUDA = torch.device("cuda")
+PRECISIONS = ["float32", *(["bfloat16"] if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else [])]
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        Target(device="cuda"),
-        Target(device="cuda", dtype="float16", memory_format="channels_last", batch=32),
-        Target(device="cuda", mode="graphs"),
-        Target(device="cuda", mode="compile"),
-    ],
-    ids=lambda target: " ".join(target.settings().values()),
-)
-def test_cells_and_networks_are_measured_on_the_gpu(tiny, target):
-    assert all(row["latency_us"] >= 0 for row in measure(tiny, 10, target, precision=0.1, runs=5).rows)
-    networks = measure_networks(tiny, 10, target, [("skip",) * 3, ("ir_k5_e3",) * 3], runs=3, times=2)
-    assert (networks.us > 0).all()
-    assert describe(target)["machine"] == torch.cuda.get_device_name()
-
-
-def search_on(device, tiny, tmp_path, **changes):
-    prepare_digits(tmp_path / "digits", 16)
+@pytest.fixture
+def search(digits, tiny, tmp_path):
     table = read_table(write_table(tmp_path / "table.tsv", tiny), tiny, 10)
-    return Search(read_dataset(tmp_path / "digits"), table, Settings.of(SETTINGS | changes), torch.device(device))
+
+    def make(device=CUDA, **changes):
+        return Search(read_dataset(digits), table, Settings.of(SETTINGS | changes), device)
+
+    return make
+
+
+@pytest.fixture
+def training(digits, tiny):
+    def make(**changes):
+        recipe = TrainSettings.of(RECIPE | {"seed": 0, "gpu": 1} | changes)
+        return Training(read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe, CUDA)
+
+    return make
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Within it, PyTorch raises where it would wait for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Products in float32 as the CPU has them, and convolutions whose sums have an order."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize(("sampling", "phase"), KINDS)
+def test_steps_of_the_search(search, sampling, phase, draws, precision):
+    check_search(search(sampling=sampling, precision=precision, draws_per_batch=draws), phase, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_steps_of_a_training(training, precision):
+    check_training(training(precision=precision), precision)
+
+
+@pytest.mark.parametrize(("sampling", "phase"), [kind for kind in KINDS if kind != ("single_path", "theta")])
+def test_no_step_waits_for_the_device(search, sampling, phase):
+    """But those of a single path's theta, which must know the path."""
+    one = search(sampling=sampling)
+    steps_of(one, phase)  # the first ones load and choose kernels
+    one.begin()
+    batches = one.batches[phase].training(0)
+    images, labels = next(batches)  # the order of the whole phase goes to the device
+    with no_waits():
+        one.advance(one.batches[phase].augmented(images, 1, True), labels)
+
+
+def test_no_step_of_a_training_waits_for_the_device(training):
+    one = training()
+    one.begin()
+    for step, (images, labels) in zip(range(5), one.batches["train"].training(0), strict=False):
+        with no_waits() if step > 2 else nullcontext():  # the first ones load and choose kernels
+            one.advance(one.batches["train"].augmented(images, 1, True), labels)
+
+
+@pytest.mark.parametrize(("sampling", "phase"), KINDS)
+def test_the_gpu_has_the_gradients_of_the_cpu(search, sampling, phase, exact):
+    wanted = gradients_of(search(torch.device("cpu"), sampling=sampling, precision="float32"), phase)
+    for precision, tolerance in zip(PRECISIONS, (1e-3, 0.2), strict=False):
+        found = gradients_of(search(sampling=sampling, precision=precision), phase).cpu()
+        assert (found - wanted).norm() < tolerance * wanted.norm(), precision
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("draws", [1, 2])
+def test_compiled_steps_learn_what_eager_ones_learn(search, draws, precision, exact):
+    found = []
+    for compiled in (False, True):
+        one = search(precision=precision, draws_per_batch=draws, compile=compiled)
+        assert (one.forward is not one.supernet) == compiled
+        found.append(gradients_of(one, "weights"))
+        steps_of(one, "weights")
+        steps_of(one, "theta")
+    assert (found[1] - found[0]).norm() < (1e-3 if precision == "float32" else 0.2) * found[0].norm()
+
+
+class StopAfter(StopRequest):
+    """As a signal that comes after so many looks."""
+
+    def __init__(self, looks: int):
+        self.looks = looks
+
+    @property
+    def signal(self) -> str | None:
+        self.looks -= 1
+        return "SIGTERM" if self.looks < 0 else None
 
 
 @pytest.mark.parametrize("sampling", ["soft", "single_path"])
-def test_no_step_of_the_weights_waits_for_the_gpu(tiny, tmp_path, sampling):
-    search = search_on("cuda", tiny, tmp_path, sampling=sampling)
-    search.host_logits = search.supernet.logits().detach().cpu()
-    search.supernet.learn("weights")
-    noise = gumbel_noise((6, 1, *search.host_logits.shape), torch.Generator().manual_seed(0))
-    on_device, batches = noise.to("cuda"), search.batches["weights"]
-    steps = enumerate(batches.training(0))
-    for step, (images, labels) in steps:
-        torch.cuda.set_sync_debug_mode("error" if step >= 3 else "default")  # the first ones load and choose kernels
-        search.update(
-            batches.augmented(images, 1, True), labels, 1.0, on_device[step], noise[step] if sampling != "soft" else None
-        )
-        if step == 5:
-            break
-    torch.cuda.set_sync_debug_mode("default")
+def test_a_search_goes_on_bit_for_bit_where_sums_have_an_order(search, tmp_path, sampling, exact):
+    found = []
+    for looks in (10**9, 30):
+        folder = tmp_path / str(looks)
+        folder.mkdir()
+        while True:
+            one = search(sampling=sampling)
+            try:
+                one.run(folder / "checkpoint.pt", "run", folder / "tensorboard", 10, StopAfter(looks))
+                break
+            except Stopped:
+                looks = 40
+        found.append(one.result())
+    assert all(map(torch.equal, found[0]["theta"], found[1]["theta"]))
+    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
 
 
-@pytest.mark.parametrize("changes", [{}, {"sampling": "single_path"}], ids=["soft", "single path"])
-def test_the_gpu_learns_what_the_cpu_learns(tiny, tmp_path, changes):
-    """A step in float32: the same weights to rounding; random crops differ from device to device, so there are none."""
-    weights = []
-    for device in ("cpu", "cuda"):
-        search = search_on(device, tiny, tmp_path, precision="float32", **changes)
-        search.supernet.learn("weights")
-        search.host_logits = search.supernet.logits().detach().cpu()
-        noise = gumbel_noise((1, *search.host_logits.shape), torch.Generator().manual_seed(0))
-        images, labels = next(search.batches["weights"].training(0))
-        host = noise if changes else None
-        search.update(search.batches["weights"].normalised(images), labels, 1.0, noise.to(device), host)
-        weights.append({name: value.cpu() for name, value in search.supernet.state_dict().items()})
-    assert all(torch.allclose(value, weights[1][name], atol=1e-4) for name, value in weights[0].items())
+def test_a_training_goes_on_bit_for_bit_where_sums_have_an_order(training, tmp_path, exact):
+    found = []
+    for looks in (10**9, 50):
+        folder = tmp_path / str(looks)
+        folder.mkdir()
+        while True:
+            one = training()
+            try:
+                one.run(folder / "checkpoint.pt", "run", folder / "tensorboard", 10, StopAfter(looks))
+                break
+            except Stopped:
+                looks = 90
+        found.append(one.result())
+    assert found[0]["test_top1"] == found[1]["test_top1"] > 0.5
+    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
+    assert all(value.device.type == "cpu" for value in found[0]["weights"].values())
 
 
-def test_compiled_on_the_gpu_is_eager(tiny, tmp_path):
-    search = search_on("cuda", tiny, tmp_path, precision="float32", compile=True)
-    assert search.forward is not search.supernet
-    search.supernet.learn("weights")
-    images = torch.randn(64, 3, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)
-    masks = search.supernet.logits().softmax(1)
-    assert torch.allclose(search.forward(images, masks, None), search.supernet(images, masks), atol=1e-4)
+def test_a_network_is_judged_in_float32(training):
+    one = training()
+    outputs = Outputs(one.average, (torch.nn.Conv2d, torch.nn.BatchNorm2d))
+    one.phase = "validation"
+    with torch.no_grad():
+        one.judge()
+    assert set(outputs.found.values()) == {(torch.float32, True)}
+
+
+@pytest.mark.parametrize("mode", ["eager", "graphs", "compile"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_table_foretells_networks(script, tmp_path, mode, dtype):
+    """Of the default space, by the scripts that a user calls; its images are many, so that the GPU has something to do."""
+    options = ["--space", SPACES / "fbnet_cifar.yaml", "--device", "cuda", "--mode", mode, "--dtype", dtype, "--batch", "64"]
+    options += ["--memory-format", "channels_last"]
+    if mode == "compile":
+        options[1] = SPACES / "tiny.yaml"
+    table, validation = tmp_path / "gpu.tsv", tmp_path / "validation.tsv"
+    for name, extra in (
+        ("profile_latency", ["--runs", "30", "--out", table]),
+        ("validate_latency", ["--table", table, "--networks", "16", "--out", validation]),
+    ):
+        done = script(name, *options, *extra)
+        assert done.returncode == 0, done.stderr
+    header, found = read_header(table), read_header(validation)
+    assert header["machine"] == torch.cuda.get_device_name()
+    assert header["driver"]
+    print(f"{mode} {dtype}: {found['result']}")
+    if mode != "compile":
+        assert float(found["mean_error"]) < 0.1
+        assert float(found["spearman"]) > 0.9
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
-def test_two_gpus_train_one_search(tiny, tmp_path):
-    prepare_digits(tmp_path / "digits", 16)
+def test_two_gpus_train_one_search(digits, tiny, tmp_path):
     table = write_table(tmp_path / "table.tsv", tiny)
-    command = train(tmp_path / "digits", table, tmp_path / "search", SETTINGS | {"gpu": 2})
+    command = train(digits, table, tmp_path / "search", SETTINGS | {"gpu": 2})
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_search_on_the_gpu_is_sampled_without_one(script, tiny, tmp_path):
-    prepare_digits(tmp_path / "digits", 16)
-    table = write_table(tmp_path / "table.tsv", tiny)
-    out = tmp_path / "search"
-    done = subprocess.run(train(tmp_path / "digits", table, out), capture_output=True, text=True, timeout=300)
+def test_a_search_on_the_gpu_is_sampled_without_one(script, digits, tiny, tmp_path):
+    table, out = write_table(tmp_path / "table.tsv", tiny), tmp_path / "search"
+    done = subprocess.run(train(digits, table, out), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Computing on the GPU" in done.stderr
     sampled = script(
         "sample_architecture",
         *("--supernet", out / "supernet.pt", "--table", table, "--name", "found", "--out", tmp_path / "found.tsv"),
-        env={"CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert sampled.returncode == 0, sampled.stderr
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_network_trains_on_the_gpu_as_on_the_cpu(digits, tiny, tmp_path, precision):
-    dataset, architecture = read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10)
-    recipe = TrainSettings.of(RECIPE | {"seed": 0, "gpu": 1, "precision": precision})
-    training = Training(dataset, architecture, recipe, torch.device("cuda"))
-    training.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
-    assert training.result()["test_top1"] > 0.5
-    assert all(value.device.type == "cpu" for value in training.result()["weights"].values())

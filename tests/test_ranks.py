@@ -23,7 +23,6 @@ from fbnet.settings import Settings
 from test_search import SETTINGS, STOPS, read, train
 
 FORK = multiprocessing.get_context("fork")
-CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}  # two processes would need two GPUs
 
 
 @pytest.mark.parametrize("sampling", ["soft", "single_path"] if STOPS > 1 else ["single_path"])
@@ -33,12 +32,12 @@ def test_two_processes_are_one(digits, tiny, tmp_path, sampling):
     settings["weights"] = settings["weights"] | {"lr": 0.01}  # rounding grows with each step
     table, out = write_table(tmp_path / "table.tsv", tiny), tmp_path / "two"
     command = train(digits, table, out, settings | {"gpu": 2})
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=CPU)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and "networks take" not in read(out.with_suffix(".log")):
         time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     assert process.wait() == 75
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=CPU)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Found (argmax") == 1
     assert "Resuming in epoch" in done.stderr
@@ -82,7 +81,7 @@ def two(folder, part, **environment):
     """Run a program of two processes, each of which does this part."""
     program = folder / "program.py"
     program.write_text(PROGRAM.format(part=part))
-    environment = CPU | {"PYTHONPATH": str(ROOT / "workflow/scripts")} | environment
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")} | environment
     command = [sys.executable, program, "--log", folder / "log"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
@@ -135,7 +134,7 @@ def test_a_search_whose_second_process_has_no_memory_says_so(digits, tiny, tmp_p
     python, script, *options = train(digits, write_table(tmp_path / "table.tsv", tiny), tmp_path / "out", SETTINGS | {"gpu": 2})
     program = tmp_path / "train_supernet.py"
     program.write_text(WITH_A_FAULT.format(folder=os.path.dirname(script), script=script))
-    done = subprocess.run([python, program, *options], capture_output=True, text=True, timeout=300, env=CPU)
+    done = subprocess.run([python, program, *options], capture_output=True, text=True, timeout=300)
     message = "train_supernet: process 2 of 2: search.batch_size is 64, which does not fit into the memory of cpu: about "
     assert done.returncode == 1, done.stderr
     assert done.stderr.count(message) == read(tmp_path / "out.log").count(message) == 1
@@ -145,7 +144,7 @@ def test_a_search_whose_second_process_has_no_memory_says_so(digits, tiny, tmp_p
 def test_a_search_that_fails_alike_in_both_processes_says_so_once(digits, tiny, tmp_path):
     settings = SETTINGS | {"gpu": 2, "weights": SETTINGS["weights"] | {"lr": 1e30}}
     command = train(digits, write_table(tmp_path / "table.tsv", tiny), tmp_path / "out", settings)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=CPU)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     message = "training is no longer finite in epoch 0, phase weights, step 1: lower search.weights.lr"
     assert done.returncode == 1, done.stderr
     assert done.stderr.count(message) == read(tmp_path / "out.log").count(message) == 1
