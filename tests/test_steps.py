@@ -18,6 +18,7 @@ from evaluate_supernet import accuracy
 from fbnet.architecture import Architecture
 from fbnet.batches import Batches
 from fbnet.dataset import Dataset, read_dataset
+from fbnet.errors import InputError
 from fbnet.latency import LatencyTable, read_table
 from fbnet.mixed import MixedOperation
 from fbnet.operators import CANDIDATES, OPERATORS
@@ -407,3 +408,22 @@ def test_cells_as_they_are_profiled_on_a_gpu(dtype, memory_format):
             assert x.shape == (4, 10)
             assert not wrong, CANDIDATES[number]
         assert len(chain.laps()) == len(chain.modules)
+
+
+@pytest.mark.parametrize(("draws", "mode"), [(1, "reduce-overhead"), (2, "default")])
+def test_gradients_of_several_draws_lie_in_no_graph_s_memory(tiny_search, monkeypatch, draws, mode):
+    """With reduce-overhead they would: the forward pass of the next draw takes it again."""
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda supernet, mode, dynamic: modes.append(mode) or supernet)
+    with fake_gpu():
+        tiny_search(CUDA, compile=True, draws_per_batch=draws)
+    assert modes == [mode]
+
+
+def test_want_of_memory_while_compiling_is_a_sentence(tiny_search, monkeypatch):
+    def compiled(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: compiled)
+    with pytest.raises(InputError, match="batch_size is 64, which does not fit into the memory of cpu"):
+        tiny_search(compile=True)
