@@ -1,12 +1,15 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
 # make test-slurm: the workflow on clusters: a SLURM, installed and started here (root, Debian), and stand-ins of others.
 # make report: a sweep on digits with evidence, in about 13 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
+# make gpu: what only a GPU can tell, as a page to send to us: three parts of at most MINUTES each, called again they go on.
 PYTHON ?= python3
 BIN := .venv/bin
 QUIETLY := --quiet --disable-pip-version-check
 CONFIG ?= examples/report.yaml
+MINUTES ?= 9
 
-.PHONY: install demo report test test-slurm check clean
+.PHONY: install demo report test test-slurm gpu gpu-tests gpu-steps gpu-search check clean
+.NOTPARALLEL: gpu
 
 install: .venv/installed
 
@@ -27,6 +30,12 @@ test: install
 
 test-slurm: install .venv/slurm .venv/kubernetes
 	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster tests/test_slurm.py tests/test_profiles.py -n 7 --dist loadgroup --durations=0
+
+gpu: gpu-tests gpu-steps gpu-search
+
+# SNAKEMAKE="--config 'dataset={archive: ...}'": arguments for snakemake.
+gpu-tests gpu-steps gpu-search: gpu-%: install
+	$(BIN)/python benchmarks/gpu.py $* --minutes $(MINUTES) $(if $(SNAKEMAKE),--snakemake $(SNAKEMAKE))
 
 .venv/slurm: profiles/slurm/requirements.txt profiles/cluster-generic/requirements.txt | install
 	$(BIN)/pip install $(QUIETLY) --upgrade --no-deps --target $@ $(addprefix --requirement ,$^)

@@ -58,7 +58,7 @@ def our_epoch(loop: Loop, phase: str) -> float:
     loop.begin()
     for images, labels in batches.training(loop.seed(0)):
         advance(loop, images, labels)
-    loop.read_means()
+    loop.means.read(loop.ranks)
     return len(batches) * batches.batch_size / (time.perf_counter() - start)
 
 

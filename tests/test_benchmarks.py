@@ -1,9 +1,9 @@
 """The programs that measure: what a step launches, and that they run through, in a tiny form and on the CPU."""
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean
 
@@ -24,16 +24,15 @@ from figures import PARTS, Figures
 
 
 @pytest.mark.parametrize(
-    ("kind", "most"),
+    "kind",
     [
-        ("soft, weights", 8000),
-        ("single path, weights", 1000),
-        pytest.param("training one network", 900, marks=pytest.mark.xfail(strict=True, reason="969 of them as yet")),
+        "soft, weights",
+        "single path, weights",
+        pytest.param("training one network", marks=pytest.mark.xfail(strict=True, reason="969 of them as yet")),
     ],
 )
-def test_a_step_dispatches_few_operations(kind, most):
-    found = [each.total() for each in launches.counts(kind, draws=16)]
-    assert mean(found) <= most
+def test_a_step_dispatches_few_operations(kind):
+    assert mean(found.total() for found in launches.counts(kind, draws=16)) <= gpu.KERNELS[kind]
 
 
 def test_a_path_is_the_same_operations_at_any_batch_size():
@@ -62,12 +61,11 @@ def by_name(figures: Figures, part: str) -> dict[str, dict]:
 
 
 def test_without_a_gpu_a_part_says_so_and_does_nothing_else(tmp_path):
-    for part in PARTS:
-        command = [sys.executable, ROOT / "benchmarks/gpu.py", part, "--out", tmp_path / "out"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1
-        assert "there is no GPU here" in done.stderr
+    command = [sys.executable, ROOT / "benchmarks/gpu.py", "steps", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "there is no GPU here" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -88,7 +86,9 @@ def test_fatal():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def test_slow():
-    time.sleep(SECONDS)
+    time.sleep(1)  # that it has begun is heard
+    os.kill(os.getppid(), signal.SIGALRM)  # the time is up
+    time.sleep(60)
 
 def test_last():
     pass
@@ -98,9 +98,9 @@ def test_last():
 def test_each_test_has_a_row_and_is_run_once(tmp_path):
     file = tmp_path / "toys/test_toys.py"
     file.parent.mkdir()
-    file.write_text(TOY_TESTS.replace("SECONDS", "60"))
+    file.write_text(TOY_TESTS)
     options = [str(file), "-p", "no:cacheprovider"]
-    gpu.tests(figures_in(tmp_path), options, minutes=0.1)  # stops in test_slow
+    gpu.tests(figures_in(tmp_path), options, minutes=5)  # stops in test_slow
     rows = by_name(figures_in(tmp_path), "tests")
     outcomes = {name.rpartition("::")[2]: (row["held"], row["note"]) for name, row in rows.items()}
     assert outcomes["test_right"] == ("held", "mean error 1 %")
@@ -110,10 +110,10 @@ def test_each_test_has_a_row_and_is_run_once(tmp_path):
     assert "test_slow" not in outcomes
     assert rows["all of it"]["value"] == "no"
 
-    gpu.tests(figures_in(tmp_path), options, minutes=0.03)  # which had this call for itself
+    gpu.tests(figures_in(tmp_path), options, minutes=5)  # which had this call for itself
     rows = by_name(figures_in(tmp_path), "tests")
     [slow] = [row for name, row in rows.items() if name.endswith("test_slow")]
-    assert (slow["held"], slow["note"]) == ("left out", "not done in 0.03 minutes")
+    assert (slow["held"], slow["note"]) == ("left out", "not done in 5 minutes")
 
     dates = {name: row["date"] for name, row in rows.items()}
     gpu.tests(figures_in(tmp_path), options, minutes=1)
@@ -146,7 +146,7 @@ def test_all_kinds_of_steps_are_measured(tmp_path):
         assert rows[f"{kind}, determinism: two runs end bit-equal with it"]["held"] == "held"
         assert float(rows[f"{kind}, determinism: what it costs"]["value"]) > -100
         assert float(rows[f"{kind}, memory: peak"]["value"]) > 0
-    assert not [row for row in rows.values() if row["held"] == "left out"]
+    assert [name for name, row in rows.items() if row["held"] == "left out"] == ["data type of the steps"]
     assert all(row["batch"] == "16" for name, row in rows.items() if name != "all of it")
 
 
@@ -161,17 +161,17 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 82 GiB")
 
     def cannot():
-        raise gpu.LeftOut("torch.compile does not work here")
+        raise InputError("torch.compile does not work here")
 
     def broken():
         raise RuntimeError("expected scalar type BFloat16 but found Float\nand more")
 
     def endless():
         calls.append("endless")
-        time.sleep(60)
+        signal.raise_signal(signal.SIGALRM)  # the time is up
 
     measurements = [gpu.Measurement(function.__name__, 192, function) for function in (works, too_large, cannot, broken, endless)]
-    gpu.steps(figures_in(tmp_path), measurements, minutes=0.02)
+    gpu.steps(figures_in(tmp_path), measurements, minutes=5)
     rows = by_name(figures_in(tmp_path), "steps")
     assert (rows["too_large"]["held"], rows["too_large"]["note"]) == ("left out", "does not fit into the memory")
     assert rows["cannot"]["note"] == "torch.compile does not work here"
@@ -181,7 +181,7 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
     )
     assert "endless" not in rows
     assert rows["all of it"]["note"] == "not yet measured: endless at 192"
-    gpu.steps(figures_in(tmp_path), measurements, minutes=0.02)
+    gpu.steps(figures_in(tmp_path), measurements, minutes=5)
     rows = by_name(figures_in(tmp_path), "steps")
     assert (rows["endless"]["held"], rows["all of it"]["value"]) == ("left out", "yes")
     assert calls == ["works", "endless", "endless"]
@@ -197,12 +197,13 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
 
 
 STAND_IN = """
-import shutil, signal, sys, time
+import os, shutil, signal, sys, time
 from pathlib import Path
 
 made, results = Path(sys.argv[1]), Path(sys.argv[2])
 if not results.exists():
     signal.signal(signal.SIGTERM, lambda *_: (shutil.copytree(made / "half", results), sys.exit(75)))
+    os.kill(os.getppid(), signal.SIGALRM)  # the time is up
     time.sleep(60)
 shutil.copytree(made / "whole", results, dirs_exist_ok=True)
 """
@@ -232,7 +233,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     results = tmp_path / "results"
     command = [sys.executable, *map(str, (tmp_path / "stand_in.py", tmp_path, results))]
-    gpu.search(figures_in(tmp_path), command, results, minutes=0.05)
+    gpu.search(figures_in(tmp_path), command, results, minutes=5)
     rows = by_name(figures_in(tmp_path), "search")
     assert rows["all of it"]["value"] == "no"
     assert rows["epoch 0 of the search, weights"]["value"] == "30"
