@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from conftest import ROOT, SPACES
 from fbnet.architecture import Architecture
@@ -124,6 +125,17 @@ def test_the_average_follows_the_weights(digits, tiny, tmp_path):
     # while there are few steps, the average is over few
     first = next(slow.average.parameters()) - next(slow.network.parameters())
     assert first.abs().max() < 0.1
+
+
+def test_the_loss_is_the_smoothed_cross_entropy(digits, tiny, tmp_path):
+    training = Training(
+        read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe(label_smoothing=0.3), torch.device("cpu")
+    )
+    training.begin()
+    images, labels = next(training.batches["train"].training(0))
+    loss, ce, logits = training.update(training.batches["train"].normalised(images), labels)
+    assert loss.item() == pytest.approx(cross_entropy(logits, labels, label_smoothing=0.3).item(), rel=1e-5)
+    assert ce.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
 
 
 def test_a_supernet_s_weights_are_a_start(digits, tiny, tiny_table, tmp_path):

@@ -27,10 +27,10 @@ class Means:
             self.sums += torch.stack([loss, ce, latency_us, *hits]) * len(labels)
             self.count += len(labels)
 
-    def check(self, step: int, *values: Tensor) -> None:
-        """Remember this step, if it is the first with a value that is not finite."""
+    def check(self, step: int, value: Tensor) -> None:
+        """Remember this step, if it is the first in which something of a value is not finite."""
         with torch.no_grad():
-            finite = torch.stack([value.isfinite().all() for value in values]).all()
+            finite = value.isfinite().all()
             self.broken = torch.where(finite, self.broken, self.broken.clamp(max=step))
 
     def state(self, ranks: Ranks) -> dict:

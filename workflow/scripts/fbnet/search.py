@@ -112,7 +112,7 @@ class Search(Loop):
         drawn, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
         if self.settings.sampling == "single_path":
             # theta has moved: which path comes next, the host must wait for
-            paths = self.paths[self.step] if self.phase == "weights" else winners(self.supernet.logits(), drawn).tolist()
+            paths = self.paths[self.step] if self.phase == "weights" else winners(self.supernet.logits().detach(), drawn).tolist()
         for outcome in self.update(images, labels, drawn, paths):
             self.means.add(*outcome)
             self.means.check(self.step, outcome[0])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from fbnet.blocks import build
@@ -63,7 +64,9 @@ class Supernet(nn.Module):
 
     def logits(self) -> Tensor:
         """Theta as one tensor [layers, candidates], −inf where a layer has fewer candidates than another."""
-        return pad_sequence(list(self.theta), batch_first=True, padding_value=-math.inf)
+        most = max(map(len, self.theta))
+        rows = [row if len(row) == most else pad(row, (0, most - len(row)), value=-math.inf) for row in self.theta]
+        return torch.stack(rows)
 
     def latency_us(self, masks: Tensor) -> Tensor:
         """The expected latency in µs [...] under masks [..., layers, candidates] (FBNet, eq. 6)."""

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
 
 from fbnet.architecture import Architecture
 from fbnet.batches import Batches, may_reside, split
@@ -43,10 +43,12 @@ class Training(Loop):
         self.average.load_state_dict(self.network.state_dict())
         for network in (self.network, self.average):
             network.to(device, memory_format=torch.channels_last)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.num_batches_tracked = None  # nobody reads it, and each step would launch a kernel for each norm's
         self.average.requires_grad_(False)
-        # weights, and the statistics of batch norms; that these also count their batches, nobody reads
-        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
-        self.averaged = tuple(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
+        averages, current = self.average.state_dict(), self.network.state_dict()
+        self.averaged = [averages[name] for name in current], list(current.values())
         optimizer = torch.optim.SGD(
             self.network.parameters(),
             **{"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov},
@@ -69,26 +71,25 @@ class Training(Loop):
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
         self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["train"])))
-        loss, logits = self.update(images, labels)
+        loss, ce, logits = self.update(images, labels)
         self._average()
-        with torch.no_grad():
-            ce = cross_entropy(logits, labels)
         self.means.add(loss, ce, self.no_latency, logits, labels)
         self.means.check(self.step, loss)
 
-    def update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser on images [n, 3, H, W]: the loss, and logits [n, classes] in float32.
+    def update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimiser on images [n, 3, H, W]: the loss, its cross-entropy without smoothing, logits [n, classes].
 
         Nothing here depends on a number that changes from step to step and is not in a tensor.
         """
         self.optimizers["train"].zero_grad()
         with self.autocast():
             logits = self.network(images)
-        logits = logits.float()
-        loss = cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        log_probs, share = logits.float().log_softmax(1), self.settings.label_smoothing
+        ce = nll_loss(log_probs, labels)
+        loss = (1 - share) * ce - share * log_probs.mean()  # (Szegedy et al. 2016, section 7)
         loss.backward()
         self.optimizers["train"].step()
-        return loss.detach(), logits.detach()
+        return loss.detach(), ce.detach(), logits.detach()
 
     def judge(self) -> int:
         if self.phase == "validation":
