@@ -27,7 +27,7 @@ class FlatWeights:
         device = parameters[0].device
 
         # Where each element goes is found by arranging the elements' numbers as the elements are to be arranged.
-        numbers = torch.arange(ZEROS, ZEROS + sum(counts)).split(counts)
+        numbers = torch.arange(ZEROS, ZEROS + sum(counts), dtype=torch.int32).split(counts)
         stand_in = {id(own): number.view(own.shape) for own, number in zip(parameters, numbers, strict=True)}
         joints = [layer.arranged(layer.joined, lambda parameter: stand_in[id(parameter)]) for layer in layers if layer.joined]
         self.shapes = [joint.each(lambda part, _: part.shape) for joint in joints]
@@ -38,7 +38,7 @@ class FlatWeights:
         order = torch.cat([part for kind in kinds for part in kind])
         back = torch.zeros(ZEROS + sum(counts), dtype=torch.int32)  # to a zero, where no block uses an element
         back[order] = torch.arange(len(order), dtype=torch.int32)
-        self.order, self.back = order.int().to(device), back[ZEROS:].to(device)
+        self.order, self.back = order.to(device), back[ZEROS:].to(device)
         self.is_joined = [bool(layer.joined) for layer in layers]
 
         self.storage = torch.cat([parameters[0].new_zeros(ZEROS), *(own.detach().flatten() for own in parameters)])
