@@ -174,7 +174,7 @@ def test_a_network_is_judged_in_float32(training):
 
 @pytest.mark.parametrize("mode", ["eager", "graphs", "compile"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_table_foretells_networks(script, tmp_path, mode, dtype):
+def test_a_table_foretells_networks(script, tmp_path, record_property, mode, dtype):
     """Of the default space, by the scripts that a user calls; its images are many, so that the GPU has something to do."""
     options = ["--space", SPACES / "fbnet_cifar.yaml", "--device", "cuda", "--mode", mode, "--dtype", dtype, "--batch", "64"]
     options += ["--memory-format", "channels_last"]
@@ -190,7 +190,7 @@ def test_a_table_foretells_networks(script, tmp_path, mode, dtype):
     header, found = read_header(table), read_header(validation)
     assert header["machine"] == torch.cuda.get_device_name()
     assert header["driver"]
-    print(f"{mode} {dtype}: {found['result']}")
+    record_property("validation", found["result"])
     if mode != "compile":
         assert float(found["mean_error"]) < 0.1
         assert float(found["spearman"]) > 0.9
