@@ -1,12 +1,17 @@
-"""Figures of a machine in a folder: figures.tsv, a row each, whole at any time, and page.md, which says what held."""
+"""Figures of a machine in a folder: figures.tsv, a row each, whole at any time, and page.md, which says what held.
+
+They are had in parts, each of which may take so many minutes.
+"""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from fbnet.runtime import write_text
+from fbnet.runtime import log, write_text
 
 HELD, FAILED, LEFT_OUT = "held", "did not hold", "left out"
 PARTS = ("tests", "steps", "search")
@@ -93,3 +98,33 @@ def _verdict(found: Mapping[str, Sequence[Mapping]]) -> str:
     text += f"Left out: {'; '.join(left_out)}. " if left_out else ""
     missing = [part for part, rows in found.items() if not any(row["what"] == COMPLETE and row["value"] == "yes" for row in rows)]
     return text + (f"Not finished: {', '.join(missing)}." if missing else "All parts are finished.")
+
+
+class TimeIsUp(BaseException):
+    """Not an Exception: whoever goes on after errors, as a search that cannot be compiled does, must not go on after this."""
+
+
+@contextmanager
+def limited(minutes: float) -> Iterator[None]:
+    """Raises TimeIsUp within it after so many minutes."""
+
+    def end(number, frame):
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def complete(figures: Figures, part: str, missing: str) -> None:
+    """End a part, with a row and a sentence; `missing` says what, if anything."""
+    figures.add(part, [{"what": COMPLETE, "value": "no" if missing else "yes", "note": missing}])
+    log.info("%s: %s. See %s.", part, f"{missing}; call it again" if missing else "finished", figures.folder / "page.md")
+
+
+def held(holds: bool) -> dict[str, str]:
+    return {"held": HELD if holds else FAILED}

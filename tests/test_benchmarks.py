@@ -19,13 +19,14 @@ from fbnet.space import read_space
 sys.path.append(str(ROOT / "benchmarks"))
 
 import gpu
+import gpu_steps
 import launches
 from figures import PARTS, Figures
 
 
 @pytest.mark.parametrize("kind", ["soft, weights", "single path, weights", "training one network"])
 def test_a_step_dispatches_few_operations(kind):
-    assert mean(found.total() for found in launches.counts(kind, draws=16)) <= gpu.KERNELS[kind]
+    assert mean(found.total() for found in launches.counts(kind, draws=16)) <= gpu_steps.KERNELS[kind]
 
 
 def test_a_path_is_the_same_operations_at_any_batch_size():
@@ -126,9 +127,9 @@ def test_each_test_has_a_row_and_is_run_once(tmp_path):
 def test_all_kinds_of_steps_are_measured(tmp_path):
     """What a GPU would run, in a tiny space on the CPU; torch.compile, which takes minutes, aside."""
     figures = figures_in(tmp_path)
-    bench = gpu.Bench(read_space("tiny"), torch.device("cpu"), images=320, rounds=2, steps=3)
-    measurements = [one for one in gpu.all_measurements(bench, figures, (16,), 16) if "compiled" not in one.name]
-    gpu.steps(figures, measurements, minutes=2)
+    bench = gpu_steps.Bench(read_space("tiny"), torch.device("cpu"), images=320, rounds=2, steps=3)
+    measurements = [one for one in gpu_steps.all_measurements(bench, figures, (16,), 16) if "compiled" not in one.name]
+    gpu_steps.steps(figures, measurements, minutes=2)
     rows = by_name(figures_in(tmp_path), "steps")
     assert rows["all of it"]["value"] == "yes"
     for kind in ("soft, weights", "soft, theta", "single path, weights", "single path, theta", "training one network"):
@@ -163,8 +164,10 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
         calls.append("endless")
         signal.raise_signal(signal.SIGALRM)  # the time is up
 
-    measurements = [gpu.Measurement(function.__name__, 192, function) for function in (works, too_large, cannot, broken, endless)]
-    gpu.steps(figures_in(tmp_path), measurements, minutes=5)
+    measurements = [
+        gpu_steps.Measurement(function.__name__, 192, function) for function in (works, too_large, cannot, broken, endless)
+    ]
+    gpu_steps.steps(figures_in(tmp_path), measurements, minutes=5)
     rows = by_name(figures_in(tmp_path), "steps")
     assert (rows["too_large"]["held"], rows["too_large"]["note"]) == ("left out", "does not fit into the memory")
     assert rows["cannot"]["note"] == "torch.compile does not work here"
@@ -174,7 +177,7 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
     )
     assert "endless" not in rows
     assert rows["all of it"]["note"] == "not yet measured: endless at 192"
-    gpu.steps(figures_in(tmp_path), measurements, minutes=5)
+    gpu_steps.steps(figures_in(tmp_path), measurements, minutes=5)
     rows = by_name(figures_in(tmp_path), "steps")
     assert (rows["endless"]["held"], rows["all of it"]["value"]) == ("left out", "yes")
     assert calls == ["works", "endless", "endless"]

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import pytest
 import torch
@@ -127,39 +127,30 @@ class StopAfter(StopRequest):
         return "SIGTERM" if self.looks < 0 else None
 
 
+def whole_and_stopped(make, tmp_path) -> list[dict]:
+    """What two runs found, of which the second is stopped several times, and goes on."""
+    found = []
+    for name, looks in (("whole", 10**9), ("stopped", 30)):
+        folder = tmp_path / name
+        folder.mkdir()
+        while name not in {one["name"] for one in found}:
+            loop = make()
+            with suppress(Stopped):
+                loop.run(folder / "checkpoint.pt", "run", folder / "tensorboard", 10, StopAfter(looks))
+                found.append(loop.result() | {"name": name})
+    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
+    return found
+
+
 @pytest.mark.parametrize("sampling", ["soft", "single_path"])
 def test_a_search_goes_on_bit_for_bit_where_sums_have_an_order(search, tmp_path, sampling, exact):
-    found = []
-    for looks in (10**9, 30):
-        folder = tmp_path / str(looks)
-        folder.mkdir()
-        while True:
-            one = search(sampling=sampling)
-            try:
-                one.run(folder / "checkpoint.pt", "run", folder / "tensorboard", 10, StopAfter(looks))
-                break
-            except Stopped:
-                looks = 40
-        found.append(one.result())
+    found = whole_and_stopped(lambda: search(sampling=sampling), tmp_path)
     assert all(map(torch.equal, found[0]["theta"], found[1]["theta"]))
-    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
 
 
 def test_a_training_goes_on_bit_for_bit_where_sums_have_an_order(training, tmp_path, exact):
-    found = []
-    for looks in (10**9, 50):
-        folder = tmp_path / str(looks)
-        folder.mkdir()
-        while True:
-            one = training()
-            try:
-                one.run(folder / "checkpoint.pt", "run", folder / "tensorboard", 10, StopAfter(looks))
-                break
-            except Stopped:
-                looks = 90
-        found.append(one.result())
+    found = whole_and_stopped(training, tmp_path)
     assert found[0]["test_top1"] == found[1]["test_top1"] > 0.5
-    assert all(torch.equal(value, found[1]["weights"][name]) for name, value in found[0]["weights"].items())
     assert all(value.device.type == "cpu" for value in found[0]["weights"].values())
 
 
