@@ -203,7 +203,18 @@ def test_a_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
 
 
 def test_a_device_that_is_measured_from_afar_needs_no_more_than_pytorch(tmp_path):
-    absent = ["snakemake", "pandas", "sklearn", "scipy", "matplotlib", "onnx", "onnxruntime", "onnxscript", "jsonschema"]
+    absent = [
+        "snakemake",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "jsonschema",
+        "psutil",
+    ]
     absent += ["torchvision"]  # which would make every script start seconds later
     path = ROOT / "workflow/scripts/profile_latency.py"
     code = f"""

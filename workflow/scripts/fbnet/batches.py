@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from fbnet.dataset import Dataset
-from fbnet.device import free_bytes
+from fbnet.memory import free_bytes
 
 BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
 RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; larger sets stream

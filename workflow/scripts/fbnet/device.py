@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from fbnet.errors import InputError
@@ -226,11 +225,6 @@ def _try_lock(path: Path) -> int | None:
         os.close(file)
         return None
     return file
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of the device that nobody uses."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _keep_freed_memory() -> None:

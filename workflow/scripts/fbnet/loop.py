@@ -15,9 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fbnet import checkpoint
 from fbnet.batches import Batches
-from fbnet.device import free_bytes
 from fbnet.errors import InputError, Stopped
-from fbnet.memory import is_out_of_memory
+from fbnet.memory import free_bytes, is_out_of_memory
 from fbnet.metrics import Means
 from fbnet.ranks import Ranks
 from fbnet.runtime import Progress, StopRequest, log

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -10,6 +11,11 @@ WORKSPACE = 1.5  # a step's peak, in units of what its forward pass leaves behin
 
 # In the words of the CPU's allocator; the CUDA runtime, also within NCCL and Triton; cuBLAS and cuDNN; the C++ library.
 _NO_MEMORY = re.compile(r"allocate memory|out of memory|(CUBLAS|CUDNN)_\w*ALLOC(ATION)?_FAILED|bad_alloc")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of the device that nobody uses."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def is_out_of_memory(error: BaseException) -> bool:
