@@ -97,7 +97,7 @@ def test_no_step_of_a_training_waits_for_the_device(training):
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
 def test_the_gpu_has_the_gradients_of_the_cpu(search, sampling, phase, exact):
     wanted = gradients_of(search(torch.device("cpu"), sampling=sampling, precision="float32"), phase)
-    for precision, tolerance in zip(PRECISIONS, (1e-3, 0.2), strict=False):
+    for precision, tolerance in zip(PRECISIONS, (1e-3, 0.3), strict=False):
         found = gradients_of(search(sampling=sampling, precision=precision), phase).cpu()
         assert (found - wanted).norm() < tolerance * wanted.norm(), precision
 
