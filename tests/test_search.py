@@ -21,11 +21,13 @@ from fbnet.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.gumbel import gumbel_noise, hard_masks, soft_masks, winners
+from fbnet.latency import read_table
 from fbnet.loss import make_loss, paper_loss
 from fbnet.memory import bytes_per_image
 from fbnet.runtime import StopRequest
 from fbnet.search import Search
 from fbnet.settings import Settings, learning_rate_at, temperature_at
+from fbnet.space import read_space
 from fbnet.supernet import Supernet
 
 SETTINGS = {
@@ -210,6 +212,17 @@ def test_what_a_search_leaves(trained, tiny):
     assert len(supernet["ops"]) == len(tiny.layers)
     assert set(supernet["code"]) >= {"train_supernet.py", "fbnet/search.py", "fbnet/operators.py"}
     assert next((trained / "tensorboard").iterdir()).name.startswith("events")
+
+
+@pytest.mark.parametrize("sampling", ["soft", "single_path"])
+@pytest.mark.parametrize("norm", ["gn8", "frozen", "none"])
+def test_a_space_whose_candidates_do_not_join_is_searched_too(digits, tmp_path, norm, sampling):
+    space = read_space({"base": "tiny", "norm": norm})
+    table = read_table(write_table(tmp_path / "table.tsv", space), space, 10)
+    settings = SETTINGS | {"sampling": sampling, "epochs": 2, "weights": SETTINGS["weights"] | {"lr": 0.001}}
+    search = Search(read_dataset(digits), table, Settings.of(settings), torch.device("cpu"))
+    search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    assert all(theta.abs().max() > 0 for theta in search.result()["theta"])
 
 
 def test_the_kept_epoch_may_be_the_best(digits, tiny_table, tmp_path):

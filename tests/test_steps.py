@@ -184,6 +184,21 @@ def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase
         check_search(tiny_search(sampling=sampling, precision=precision, draws_per_batch=draws), phase, precision)
 
 
+@pytest.mark.parametrize("sampling", ["soft", "single_path"])
+@pytest.mark.parametrize("norm", ["bn", "gn8", "frozen", "none"])
+def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sampling):
+    space = read_space({"base": "tiny", "norm": norm, "candidates": "all", "expansion": 4})
+    weights = SETTINGS["weights"] | {"lr": 1e-4}
+    settings = Settings.of(SETTINGS | {"sampling": sampling, "precision": "bfloat16", "weights": weights})
+    search = Search(read_dataset(digits), table_of(space), settings, CPU, made_for="cuda")
+    with CudaAutocast():
+        for phase in ("weights", "theta"):
+            gradients = gradients_of(search, phase)
+            assert gradients.dtype == torch.float32
+            assert gradients.isfinite().all()
+            assert gradients.any()
+
+
 def gradients_of(search: Search, phase: str) -> torch.Tensor:
     """All gradients of a first step."""
     steps_of(search, phase, count=1)

@@ -38,8 +38,8 @@ class Joint(NamedTuple):
         """The same with function(tensor, whether it goes into a product with images) in place of each tensor."""
         found = []
         for name, field in zip(self._fields, self, strict=True):
-            kind = name in ("kernels", "project")
-            found.append([function(one, kind) for one in field] if isinstance(field, list) else function(field, kind))
+            in_product = name in ("kernels", "project")
+            found.append([function(one, in_product) for one in field] if isinstance(field, list) else function(field, in_product))
         return Joint(*found)
 
 

@@ -55,6 +55,8 @@ def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classe
 def _estimate_norms(network: Network, batches: Iterable) -> None:
     """Give batch norms the mean of the batches' statistics; unlike torch's update_bn, without reading from the device."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
     before = [norm.momentum for norm in norms]
     network.train()
     for number, (images, _) in enumerate(batches):

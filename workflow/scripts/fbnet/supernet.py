@@ -43,8 +43,9 @@ class Supernet(nn.Module):
                 module.track_running_stats = False
 
     def flatten(self) -> None:
-        """Have the weights of joined candidates as one parameter, for training all candidates at once, on the device that is."""
-        self.flat = FlatWeights(self.layers)
+        """Have the weights of joined candidates, if any, as one parameter, on the device where they are: for soft sampling."""
+        if any(layer.joined for layer in self.layers):
+            self.flat = FlatWeights(self.layers)
 
     def forward(self, x: Tensor, masks: Tensor | None, chosen: Sequence[int] | None = None) -> Tensor:
         """Images [N, 3, H, W] → logits [N, classes]: all candidates, weighed by masks [layers, candidates].
