@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 import yaml
 
-from fbnet.machine import cpu_model
+from fbnet.latency.machine import cpu_model
 
 ROOT = Path(__file__).parents[1]
 RUNS = 5

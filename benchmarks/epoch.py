@@ -22,11 +22,11 @@ import torch
 from plain import PlainTraining, loader
 from steps import a_search, advance, random_images, wait
 
-from fbnet.batches import Batches
+from fbnet.data.batches import Batches
 from fbnet.device import choose_device
-from fbnet.loop import Loop
 from fbnet.memory import is_out_of_memory
 from fbnet.space import read_space
+from fbnet.training import Loop
 
 
 def plain_loading(dataset, batch: int, device: torch.device) -> float:

@@ -36,18 +36,17 @@ from steps import CONFIG
 
 from fbnet.device import choose_device, usable_gpus
 from fbnet.errors import InputError
-from fbnet.latency import read_header
-from fbnet.machine import describe
+from fbnet.latency import Target, read_header
+from fbnet.latency.machine import describe
 from fbnet.provenance import file_hash
 from fbnet.runtime import run, write_text
 from fbnet.space import read_space
-from fbnet.target import Target
 
 ROOT = Path(__file__).parents[1]
 CODE = {  # what a part's figures depend on
     "tests": ("workflow", "tests", "benchmarks/outcomes.py", "config.yaml"),
     "steps": (
-        *("workflow/scripts/fbnet", "workflow/spaces", "config.yaml"),
+        *("workflow/scripts/fbnet", "config.yaml"),
         *(f"benchmarks/{name}.py" for name in ("gpu_steps", "steps", "plain", "epoch")),
     ),
     "search": ("workflow", "Snakefile", "config.yaml"),

@@ -21,11 +21,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fbnet.errors import InputError
-from fbnet.loop import Loop
 from fbnet.memory import WORKSPACE, is_out_of_memory
-from fbnet.mixed import computed_in
 from fbnet.runtime import log
+from fbnet.search.mixed import computed_in
 from fbnet.space import SearchSpace
+from fbnet.training import Loop
 
 KERNELS = {  # at most in a step, and at most so many operations dispatched, which a test counts
     "soft, weights": 8000,

@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 import numpy as np
 import torch
 
-from fbnet.blocks import build
-from fbnet.drift import steady
-from fbnet.machine import Watch, describe
-from fbnet.profiling import Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
+from fbnet.latency import Target
+from fbnet.latency.drift import steady
+from fbnet.latency.machine import Watch, describe
+from fbnet.latency.profiling import Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
+from fbnet.latency.validation import statistics
+from fbnet.network import build
 from fbnet.runtime import Progress
 from fbnet.space import read_space
-from fbnet.target import Target
-from fbnet.validation import statistics
 
 EVICT_BYTES = 48_000_000
 

@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 
 import numpy as np
 
-from fbnet.machine import Watch, describe
-from fbnet.profiling import measure, measure_networks
+from fbnet.latency import Target
+from fbnet.latency.machine import Watch, describe
+from fbnet.latency.profiling import measure, measure_networks
+from fbnet.latency.target import add_options, from_options
+from fbnet.latency.validation import sentence, statistics
 from fbnet.runtime import Progress
 from fbnet.space import read_space
-from fbnet.target import Target, add_options, from_options
-from fbnet.validation import sentence, statistics
 
 PRECISION, RUNS = 0.02, 100  # the defaults of config.yaml
 ROUNDS = 8

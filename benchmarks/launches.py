@@ -23,8 +23,8 @@ from steps import a_search, a_training, advance, random_images
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from absent_gpu import CudaAutocast, Operations
-from fbnet.loop import Loop
 from fbnet.space import read_space
+from fbnet.training import Loop
 
 SPACE = "fbnet_cifar"
 FEW = 8  # images of a batch, where the count does not depend on it

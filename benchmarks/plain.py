@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, gumbel_softmax
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fbnet.supernet import Supernet
+from fbnet.search import Supernet
 
 
 class Images(Dataset):

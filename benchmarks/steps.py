@@ -9,15 +9,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from fbnet.architecture import Architecture
 from fbnet.config import NOT_TRAINED
+from fbnet.evaluation.retraining import Training
 from fbnet.latency import LatencyTable
-from fbnet.loop import Loop
 from fbnet.search import Search
 from fbnet.settings import Settings, TrainSettings
-from fbnet.space import SearchSpace
-from fbnet.training import Training
-from fbnet.zoo import fitting
+from fbnet.space import Architecture, SearchSpace, fitting
+from fbnet.training import Loop
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())

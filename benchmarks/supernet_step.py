@@ -18,10 +18,10 @@ import torch
 from plain import PlainTraining
 from steps import a_search, random_images, stepping, wait
 
-from fbnet.blocks import size
 from fbnet.device import choose_device
 from fbnet.memory import is_out_of_memory
-from fbnet.mixed import computed_in
+from fbnet.network import size
+from fbnet.search.mixed import computed_in
 from fbnet.space import read_space
 
 KINDS = ("plain", "soft", "single_path")

@@ -23,7 +23,7 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("workflow
 import yaml
 
 from cluster import FOLDER, NODES, Cluster
-from fbnet.machine import cpu_model
+from fbnet.latency.machine import cpu_model
 
 ROOT = Path(__file__).parents[1]
 SEARCHES = [f"search_{number}" for number in range(8)]

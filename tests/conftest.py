@@ -12,14 +12,15 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
+from fbnet.data.digits import prepare_digits
 from fbnet.errors import InputError
-from fbnet.latency import COLUMNS, KEY, read_table
-from fbnet.sources import prepare_digits
+from fbnet.latency import read_table
+from fbnet.latency.table import COLUMNS, KEY
 from fbnet.space import read_space
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-SPACES = ROOT / "workflow/spaces"
+SPACES = ROOT / "workflow/scripts/fbnet/space/spaces"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared reference data is not here")
 
@@ -41,6 +42,17 @@ TINY = {
     "threads": 1,
     "validation": {"networks": 4, "runs": 3},
 }
+
+
+def with_settings(**changes):
+    config = yaml.safe_load(yaml.safe_dump(TINY))
+    for keys, value in changes.items():
+        *parents, last = keys.split("__")
+        part = config
+        for key in parents:
+            part = part.setdefault(key, {})
+        part[last] = value
+    return config
 
 
 def write_table(

@@ -11,10 +11,10 @@ import torch
 from conftest import write_table
 from fbnet.device import choose_device, has_code_for, hides_all, nvidia_driver, nvidia_smi, take_gpus, usable_gpus, why_none
 from fbnet.errors import InputError
-from fbnet.latency import tsv
-from fbnet.machine import Watch, check_same, cpu_model, describe, take_device
-from fbnet.target import Target
-from test_search import SETTINGS, train
+from fbnet.latency import Target
+from fbnet.latency.machine import Watch, check_same, cpu_model, describe, take_device
+from fbnet.latency.table import tsv
+from recipes import SETTINGS, train
 
 BUILD = ["sm_75", "sm_80", "sm_86", "sm_90", "compute_90"]
 OLD, AMPERE, HOPPER = ("Old GPU", (6, 1)), ("Ampere GPU", (8, 0)), ("Hopper GPU", (9, 0))

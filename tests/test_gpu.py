@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from conftest import SPACES, write_table
-from fbnet.architecture import Architecture
-from fbnet.dataset import read_dataset
+from fbnet.data.dataset import read_dataset
 from fbnet.errors import Stopped
+from fbnet.evaluation.retraining import Training
 from fbnet.latency import read_header, read_table
 from fbnet.runtime import StopRequest
 from fbnet.search import Search
 from fbnet.settings import Settings, TrainSettings
-from fbnet.training import Training
-from test_search import SETTINGS, train
-from test_steps import KINDS, Outputs, check_search, check_training, gradients_of, steps_of
-from test_training import OPS, RECIPE
+from fbnet.space import Architecture
+from recipes import OPS, RECIPE, SETTINGS, train
+from whole_steps import KINDS, Outputs, check_search, check_training, gradients_of, steps_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")]
 CUDA = torch.device("cuda")

@@ -5,16 +5,15 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from fbnet.architecture import Architecture, parse
-from fbnet.dataset import read_dataset
+from fbnet.data.dataset import read_dataset
 from fbnet.errors import InputError
+from fbnet.evaluation.retraining import Training
 from fbnet.memory import WORKSPACE, bytes_per_image, is_out_of_memory
 from fbnet.runtime import StopRequest
 from fbnet.search import Search
 from fbnet.settings import Settings
-from fbnet.training import Training
-from test_search import SETTINGS
-from test_training import OPS, recipe
+from fbnet.space import Architecture, parse
+from recipes import OPS, SETTINGS, recipe
 
 SEARCH_FOR_MORE = (
     "\nSearch for `cudaErrorMemoryAllocation' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more"
@@ -99,7 +98,7 @@ def run(loop, folder):
 
 def test_judging_needs_memory_for_a_batch_that_is_not_divided(digits, tiny_table, tmp_path, monkeypatch):
     loop = search(digits, tiny_table, draws_per_batch=4)
-    monkeypatch.setattr("fbnet.loop.free_bytes", lambda device: 35 * loop.bytes_per_image())
+    monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 35 * loop.bytes_per_image())
     assert loop.batch_that_fits().startswith("search.batch_size is 64, which does not fit into the memory of cpu: about 56 would")
     monkeypatch.setattr(loop, "judge", out_of_memory)
     with pytest.raises(InputError, match=r"search.batch_size is 64, which .* memory of cpu: about 32 would") as error:
@@ -111,7 +110,7 @@ def test_judging_needs_memory_for_a_batch_that_is_not_divided(digits, tiny_table
 def test_a_network_that_is_judged_without_memory_ends_in_the_sentence_too(digits, tiny, tmp_path, monkeypatch):
     architecture = Architecture("network", tiny, parse(OPS, tiny), 10)
     loop = Training(read_dataset(digits), architecture, recipe(batch_size=64), torch.device("cpu"))
-    monkeypatch.setattr("fbnet.loop.free_bytes", lambda device: 20 * loop.bytes_per_image())
+    monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 20 * loop.bytes_per_image())
     monkeypatch.setattr(loop, "judge", out_of_memory)
     with pytest.raises(InputError, match=r"train.batch_size is 64, which .* memory of cpu: about 16 would"):
         run(loop, tmp_path)
@@ -120,7 +119,7 @@ def test_a_network_that_is_judged_without_memory_ends_in_the_sentence_too(digits
 
 def test_the_batch_that_fits_can_be_divided(digits, tiny_table, monkeypatch):
     loop = search(digits, tiny_table, draws_per_batch=3, batch_size=66)
-    monkeypatch.setattr("fbnet.loop.free_bytes", lambda device: 19 * loop.bytes_per_image())
+    monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 19 * loop.bytes_per_image())
     sentence = loop.batch_that_fits()
     assert "about 48 would" in sentence
     Settings.of(SETTINGS | {"draws_per_batch": 3, "batch_size": 48})
@@ -130,7 +129,7 @@ def test_the_batch_that_fits_can_be_divided(digits, tiny_table, monkeypatch):
 def test_where_nothing_fits_no_size_is_promised(digits, tiny_table, tmp_path, monkeypatch, free):
     loop = search(digits, tiny_table)
     one = loop.bytes_per_image()
-    monkeypatch.setattr("fbnet.loop.free_bytes", lambda device: free * one)
+    monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: free * one)
     monkeypatch.setattr(loop, "update", out_of_memory)
     if not free:
         monkeypatch.setattr(loop, "bytes_per_image", out_of_memory)  # the estimate itself takes memory

@@ -1,6 +1,9 @@
 # From a trained supernet to architectures and their model definitions.
 
 
+include: "functions/architecture.smk"
+
+
 rule sample_architecture:
     input:
         supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
@@ -9,6 +12,8 @@ rule sample_architecture:
         f"{RESULTS}/architectures/{{search}}.tsv",
     log:
         f"{RESULTS}/logs/sample_architecture/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_architecture/{{search}}.tsv"
     group:
         "architectures"
     conda:
@@ -16,8 +21,7 @@ rule sample_architecture:
     resources:
         **node_resources(),
     params:
-        run=untracked(command("sample_architecture.py")),
-        code=code("sample_architecture.py"),
+        **program("sample_architecture.py"),
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
         budget=budget_options,
     shell:
@@ -34,6 +38,8 @@ rule export_modeldef:
         json=f"{RESULTS}/modeldef/{{search}}.json",
     log:
         f"{RESULTS}/logs/export_modeldef/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export_modeldef/{{search}}.tsv"
     group:
         "architectures"
     conda:
@@ -41,8 +47,7 @@ rule export_modeldef:
     resources:
         **node_resources(),
     params:
-        run=untracked(command("export_modeldef.py")),
-        code=code("export_modeldef.py"),
+        **program("export_modeldef.py"),
     shell:
         "{params.run}"
         " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"
@@ -60,6 +65,8 @@ rule export_model:
         multiext(f"{RESULTS}/models/{{search}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
     log:
         f"{RESULTS}/logs/export_model/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export_model/{{search}}.tsv"
     group:
         "architectures"
     conda:
@@ -67,8 +74,7 @@ rule export_model:
     resources:
         **node_resources(),
     params:
-        run=untracked(command("export_model.py")),
-        code=code("export_model.py"),
+        **program("export_model.py"),
         data=lambda wildcards, input: Path(input.data).parent,
     shell:
         "{params.run} --arch {input.definition:q} --supernet {input.supernet:q} --data {params.data:q}"
@@ -81,11 +87,12 @@ rule export_published:
         multiext(f"{RESULTS}/zoo/{{published}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
     log:
         f"{RESULTS}/logs/export_published/{{published}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export_published/{{published}}.tsv"
     conda:
         "../envs/fbnet.yaml"
     params:
-        run=untracked(command("export_model.py")),
-        code=code("export_model.py"),
+        **program("export_model.py"),
         architecture=published_architecture,
     shell:
         "{params.run} --arch {wildcards.published} --out {output.onnx:q} --log {log:q}"

@@ -1,6 +1,9 @@
 # The dataset, verified, as arrays.
 
 
+include: "functions/data.smk"
+
+
 rule download_cifar:
     input:
         CONFIG["dataset"]["archive"] or [],
@@ -13,12 +16,13 @@ rule download_cifar:
         description=f"{DATA}/dataset.json",
     log:
         f"{RESULTS}/logs/download_cifar/{CONFIG['dataset']['name']}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/download_cifar/{CONFIG['dataset']['name']}.tsv"
     localrule: CONFIG["dataset"]["name"] != "image_folder"  # nodes of a cluster rarely reach the internet
     conda:
         "../envs/fbnet.yaml"
     params:
-        run=untracked(command("download_cifar.py")),
-        code=code("download_cifar.py"),
+        **program("download_cifar.py"),
         name=CONFIG["dataset"]["name"],
         options=source_options(),
         out=lambda wildcards, output: Path(output.description).parent,

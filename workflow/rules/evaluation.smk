@@ -1,6 +1,9 @@
 # Evidence: what was found and what it is held against, trained from scratch, measured, and reported.
 
 
+include: "functions/evaluation.smk"
+
+
 # Random architectures within a latency budget, or the published ones that the space can express.
 rule sample_baseline:
     input:
@@ -10,6 +13,8 @@ rule sample_baseline:
         f"{RESULTS}/architectures/{{baseline}}.tsv",
     log:
         f"{RESULTS}/logs/sample_baseline/{{baseline}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_baseline/{{baseline}}.tsv"
     group:
         "architectures"
     conda:
@@ -17,8 +22,7 @@ rule sample_baseline:
     resources:
         **node_resources(),
     params:
-        run=untracked(command("sample_baseline.py")),
-        code=code("sample_baseline.py"),
+        **program("sample_baseline.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         choice=baseline_options,
@@ -40,14 +44,15 @@ rule train_architecture:
         history=f"{RESULTS}/training/{{network}}/seed_{{seed}}/history.tsv",
     log:
         f"{RESULTS}/logs/train_architecture/{{network}}.seed_{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_architecture/{{network}}.seed_{{seed}}.tsv"
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=CONFIG["train"]["gpu"],
     params:
-        run=untracked(command("train_architecture.py")),
-        code=code("train_architecture.py"),
+        **program("train_architecture.py"),
         space=json_of(SPACE.definition),
         architecture=architecture_options,
         settings=json_of(CONFIG["train"]),
@@ -70,6 +75,8 @@ rule measure_architecture:
         f"{RESULTS}/measurement/{{set}}.tsv",
     log:
         f"{RESULTS}/logs/measure_architecture/{{set}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_architecture/{{set}}.tsv"
     group:
         "architectures"
     conda:
@@ -80,8 +87,7 @@ rule measure_architecture:
         **node_resources(),
         gpu=gpus_to_measure,
     params:
-        run=untracked(command("measure_architecture.py")),
-        code=code("measure_architecture.py"),
+        **program("measure_architecture.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=target_options,
@@ -102,14 +108,15 @@ rule evaluate_supernet:
         f"{RESULTS}/evaluation/{{search}}.supernet.tsv",
     log:
         f"{RESULTS}/logs/evaluate_supernet/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_supernet/{{search}}.tsv"
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"]
     resources:
         gpu=lambda wildcards: min(CONFIG["searches"][wildcards.search]["gpu"], 1),
     params:
-        run=untracked(command("evaluate_supernet.py")),
-        code=code("evaluate_supernet.py"),
+        **program("evaluate_supernet.py"),
         data=lambda wildcards, input: Path(input.data).parent,
     shell:
         "{params.run} --supernet {input.supernet:q} --data {params.data:q}"
@@ -130,13 +137,14 @@ rule evaluate:
         findings=f"{RESULTS}/evaluation/findings.tsv",
     log:
         f"{RESULTS}/logs/evaluate/evaluate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/evaluate.tsv"
     group:
         "report"
     conda:
         "../envs/fbnet.yaml"
     params:
-        run=untracked(command("evaluate.py")),
-        code=code("evaluate.py"),
+        **program("evaluate.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         plan=evaluation_plan(),
@@ -162,13 +170,14 @@ rule plot_search:
         ),
     log:
         f"{RESULTS}/logs/plot_search/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_search/{{search}}.tsv"
     group:
         "report"
     conda:
         "../envs/fbnet.yaml"
     params:
-        run=untracked(command("plot_search.py")),
-        code=code("plot_search.py"),
+        **program("plot_search.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         budget=budget_options,
@@ -193,14 +202,15 @@ rule make_report:
         scatter=report(f"{RESULTS}/plots/accuracy_latency.svg", category="Evaluation", caption="../report/accuracy_latency.rst"),
     log:
         f"{RESULTS}/logs/make_report/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/make_report/report.tsv"
     group:
         "report"
     conda:
         "../envs/fbnet.yaml"
     params:
-        run=untracked(command("make_report.py")),
-        code=code("make_report.py"),
-        template=template_hash(),
+        **program("make_report.py"),
+        template=file_hash(SCRIPTS / "fbnet/report/page.html.j2"),
         space=json_of(SPACE.definition),
         settings=json_of(CONFIG),
         parts=report_options,

@@ -1,5 +1,9 @@
 # Latency of every operator on the target device.
 
+
+include: "functions/latency.smk"
+
+
 # With one target the rule has no wildcard, so that it can be named on the command line: `snakemake profile_latency`.
 TARGET = next(iter(CONFIG["latency"])) if len(CONFIG["latency"]) == 1 else "{target}"
 
@@ -12,6 +16,8 @@ rule profile_latency:
         table=f"{RESULTS}/latency/{TARGET}.tsv",
     log:
         f"{RESULTS}/logs/profile_latency/{TARGET}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/profile_latency/{TARGET}.tsv"
     group:
         "latency"
     conda:
@@ -22,8 +28,7 @@ rule profile_latency:
         **node_resources(),
         gpu=gpus_to_measure,
     params:
-        run=untracked(command("profile_latency.py")),
-        code=code("profile_latency.py"),
+        **program("profile_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=target_options,
@@ -44,6 +49,8 @@ rule plot_latency:
         report(f"{RESULTS}/latency/{TARGET}.svg", category="Latency", caption="../report/heat_map.rst"),
     log:
         f"{RESULTS}/logs/plot_latency/{TARGET}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_latency/{TARGET}.tsv"
     group:
         "latency"
     conda:
@@ -51,8 +58,7 @@ rule plot_latency:
     resources:
         **node_resources(),
     params:
-        run=untracked(command("plot_latency.py")),
-        code=code("plot_latency.py"),
+        **program("plot_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
     shell:
@@ -68,6 +74,8 @@ rule validate_latency:
         plot=report(f"{RESULTS}/latency/{TARGET}.validation.svg", category="Latency", caption="../report/validation.rst"),
     log:
         f"{RESULTS}/logs/validate_latency/{TARGET}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/validate_latency/{TARGET}.tsv"
     priority: 2  # before a search starts
     group:
         "latency"
@@ -78,8 +86,7 @@ rule validate_latency:
         **node_resources(),
         gpu=gpus_to_measure,
     params:
-        run=untracked(command("validate_latency.py")),
-        code=code("validate_latency.py"),
+        **program("validate_latency.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=target_options,

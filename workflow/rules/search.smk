@@ -1,6 +1,9 @@
 # The search itself.
 
 
+include: "functions/search.smk"
+
+
 rule train_supernet:
     input:
         # The description holds the arrays' hashes: they need only be there.
@@ -15,6 +18,8 @@ rule train_supernet:
         history=f"{RESULTS}/search/{{search}}/history.tsv",
     log:
         f"{RESULTS}/logs/train_supernet/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_supernet/{{search}}.tsv"
     priority: 1  # the longest way to the report leads through it
     conda:
         "../envs/fbnet.yaml"
@@ -22,8 +27,7 @@ rule train_supernet:
     resources:
         gpu=lambda wildcards: CONFIG["searches"][wildcards.search]["gpu"],
     params:
-        run=untracked(command("train_supernet.py")),
-        code=code("train_supernet.py"),
+        **program("train_supernet.py"),
         space=json_of(SPACE.definition),
         data=lambda wildcards, input: Path(input.data).parent,
         expected=expected_settings,

@@ -5,9 +5,10 @@ import argparse
 import json
 from pathlib import Path
 
-from fbnet.card import describe, text
+from fbnet.architecture import find
+from fbnet.architecture.card import describe, text
+from fbnet.architecture.lookup import add_options
 from fbnet.latency import read_table
-from fbnet.lookup import add_options, find
 from fbnet.runtime import run
 
 

@@ -4,11 +4,14 @@
 import argparse
 from pathlib import Path
 
-from fbnet.dataset import read_dataset
+from fbnet.data.cifar10 import prepare_cifar10
+from fbnet.data.dataset import read_dataset
+from fbnet.data.digits import prepare_digits
+from fbnet.data.download import check_archive, download
+from fbnet.data.image_folder import prepare_image_folder
 from fbnet.errors import InputError
 from fbnet.provenance import file_hash
 from fbnet.runtime import log, run
-from fbnet.sources import check_archive, download, prepare_cifar10, prepare_digits, prepare_image_folder
 
 
 def main(arguments: argparse.Namespace) -> None:

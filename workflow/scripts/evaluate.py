@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from fbnet.budget import in_us
-from fbnet.diagnosis import LEAST_RANKED, rank_correlation, warnings
+from fbnet.architecture import in_us
 from fbnet.errors import InputError
-from fbnet.evidence import mean_and_sd, sentences
+from fbnet.evaluation.diagnosis import LEAST_RANKED, rank_correlation, warnings
+from fbnet.evaluation.evidence import mean_and_sd, sentences
 from fbnet.latency import read_header, read_table
+from fbnet.mappings import read_mapping
 from fbnet.runtime import log, replacing, run
-from fbnet.space import read_mapping, read_space
+from fbnet.space import read_space
 
 COLUMNS = [
     *("network", "kind", "search", "baseline", "seed", "target", "budget_us", "ops"),

@@ -9,15 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fbnet.architecture import read_architectures
-from fbnet.batches import Batches, may_reside, split
-from fbnet.checkpoint import read_supernet
-from fbnet.dataset import read_dataset
+from fbnet.data.batches import Batches, may_reside, split
+from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.network import cut_out
 from fbnet.runtime import Progress, log, replacing, run
-from fbnet.space import SearchSpace, make_space
+from fbnet.search import read_supernet
+from fbnet.space import SearchSpace, make_space, read_architectures
 
 BATCH = 250
 

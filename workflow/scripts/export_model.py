@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fbnet.architecture import Architecture
-from fbnet.batches import Batches
-from fbnet.card import card
-from fbnet.checkpoint import read_supernet
-from fbnet.dataset import read_dataset
+from fbnet.architecture import find
+from fbnet.architecture.card import card
+from fbnet.architecture.export import OPSET, export
+from fbnet.architecture.lookup import add_options
+from fbnet.data.batches import Batches
+from fbnet.data.dataset import read_dataset
 from fbnet.errors import InputError
-from fbnet.export import OPSET, export
 from fbnet.latency import device_of, read_header, read_table
-from fbnet.lookup import add_options, find
 from fbnet.network import Network, cut_out
 from fbnet.provenance import versions
 from fbnet.runtime import log, replacing, run
+from fbnet.search import read_supernet
+from fbnet.space import Architecture
 
 
 def main(arguments: argparse.Namespace) -> None:

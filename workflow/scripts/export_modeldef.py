@@ -5,13 +5,12 @@ import argparse
 import json
 from pathlib import Path
 
-from fbnet.architecture import read_architectures
-from fbnet.checkpoint import read_supernet
 from fbnet.errors import InputError
-from fbnet.modeldef import append, check_names, entry, render
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.runtime import log, replacing, run, write_text
-from fbnet.space import make_space
+from fbnet.search import read_supernet
+from fbnet.space import make_space, read_architectures
+from fbnet.space.modeldef import append, check_names, entry, render
 
 NUMBERS = {"log_prob": float, "latency_us": float, "macs": int, "params": int}
 

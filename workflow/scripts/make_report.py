@@ -5,25 +5,18 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fbnet.diagram import stage_diagram
 from fbnet.errors import InputError
-from fbnet.evaluation_plots import accuracy_latency
 from fbnet.latency import read_header
+from fbnet.mappings import read_mapping
 from fbnet.provenance import file_hash, versions
-from fbnet.report import (
-    Picture,
-    Search,
-    Target,
-    accuracy,
-    milliseconds,
-    numbers,
-    page,
-    read_findings,
-    read_picture,
-    read_summary,
-)
+from fbnet.report.diagram import stage_diagram
+from fbnet.report.evaluation_plots import accuracy_latency
+from fbnet.report.networks import accuracy, numbers, read_findings, read_summary
+from fbnet.report.page import Search, Target, page
+from fbnet.report.picture import Picture, read_picture
+from fbnet.report.words import milliseconds
 from fbnet.runtime import log, replacing, run
-from fbnet.space import SearchSpace, read_mapping, read_space
+from fbnet.space import SearchSpace, read_space
 
 NOT_MEASURED = "-"
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fbnet.architecture import read_architectures
 from fbnet.errors import InputError
-from fbnet.latency import read_table, tsv
-from fbnet.machine import Watch, take_device
-from fbnet.profiling import measure_networks
+from fbnet.latency import read_table
+from fbnet.latency.machine import Watch, take_device
+from fbnet.latency.profiling import measure_networks
+from fbnet.latency.table import tsv
+from fbnet.latency.target import add_options, from_options
+from fbnet.latency.validation import draw
 from fbnet.runtime import Progress, log, run, write_text
-from fbnet.space import read_space
-from fbnet.target import add_options, from_options
-from fbnet.validation import draw
+from fbnet.space import read_architectures, read_space
 
 REFERENCES = 8  # random networks, always the same, that tell the level of the machine's speed during a measurement
 COLUMNS = ["name", "ops", "predicted_us", "measured_us", "latency_us"]

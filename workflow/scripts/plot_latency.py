@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from fbnet.latency import device_of, read_header, read_table
-from fbnet.plots import heat_map
+from fbnet.report.latency_plots import heat_map
 from fbnet.runtime import log, replacing, run
 from fbnet.space import read_space
 

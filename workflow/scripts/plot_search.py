@@ -4,13 +4,14 @@
 import argparse
 from pathlib import Path
 
-from fbnet.budget import in_us
-from fbnet.diagram import stage_diagram
+from fbnet.architecture import in_us
 from fbnet.errors import InputError
 from fbnet.latency import read_table
-from fbnet.report import if_any, milliseconds, number, positive, read_tsv, rounded, share, whole, word
+from fbnet.report.diagram import stage_diagram
+from fbnet.report.search_plots import history, theta_strips
+from fbnet.report.tables import if_any, number, positive, read_tsv, share, whole, word
+from fbnet.report.words import milliseconds, rounded
 from fbnet.runtime import log, replacing, run
-from fbnet.search_plots import history, theta_strips
 from fbnet.space import read_space
 
 THETA = {"epoch": whole, "layer": word, "op": word, "probability": share}

@@ -4,13 +4,14 @@
 import argparse
 from pathlib import Path
 
-from fbnet.acceptance import CHOICES, judge
-from fbnet.latency import COLUMNS, drawing, read_header, read_table, tsv
-from fbnet.machine import Watch, take_device
-from fbnet.profiling import analytic, measure
+from fbnet.latency import TABLE_SETTINGS, Target, read_header, read_table
+from fbnet.latency.acceptance import CHOICES, judge
+from fbnet.latency.machine import Watch, take_device
+from fbnet.latency.profiling import analytic, measure
+from fbnet.latency.table import COLUMNS, drawing, tsv
+from fbnet.latency.target import add_options, from_options
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import SearchSpace, read_space
-from fbnet.target import TABLE_SETTINGS, Target, add_options, from_options
 
 
 def main(arguments: argparse.Namespace) -> None:

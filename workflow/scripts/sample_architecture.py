@@ -5,11 +5,11 @@ import argparse
 import math
 from pathlib import Path
 
-from fbnet.budget import in_us
-from fbnet.checkpoint import read_supernet
+from fbnet.architecture import in_us
+from fbnet.architecture.sampling import described, draw
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
-from fbnet.sampling import described, draw
+from fbnet.search import read_supernet
 from fbnet.space import make_space
 
 

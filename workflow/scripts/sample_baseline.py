@@ -4,14 +4,12 @@
 import argparse
 from pathlib import Path
 
-from fbnet.architecture import read_architectures
-from fbnet.budget import in_us
+from fbnet.architecture import in_us
+from fbnet.architecture.sampling import described, draw_blindly
 from fbnet.errors import InputError
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
-from fbnet.sampling import described, draw_blindly
-from fbnet.space import read_space
-from fbnet.zoo import in_space
+from fbnet.space import in_space, read_architectures, read_space
 
 
 def main(arguments: argparse.Namespace) -> None:

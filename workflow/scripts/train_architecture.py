@@ -7,18 +7,19 @@ from pathlib import Path
 
 import torch
 
-from fbnet.architecture import Architecture, parse, read_architectures
-from fbnet.checkpoint import delete, fingerprint, read_supernet
-from fbnet.dataset import read_dataset
+from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
-from fbnet.exclusive import alone, made_by_another
+from fbnet.evaluation.retraining import Training
+from fbnet.mappings import read_mapping
 from fbnet.network import subnetwork_weights
 from fbnet.provenance import code_hashes, file_hash, versions
 from fbnet.runtime import StopRequest, log, replacing, run
+from fbnet.search import read_supernet
 from fbnet.settings import TrainSettings
-from fbnet.space import SearchSpace, read_mapping, read_space
-from fbnet.training import Training
+from fbnet.space import Architecture, SearchSpace, parse, read_architectures, read_space
+from fbnet.training import alone, fingerprint, made_by_another
+from fbnet.training.checkpoint import delete
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-from fbnet.budget import in_us
-from fbnet.checkpoint import delete, fingerprint
-from fbnet.dataset import read_dataset
+from fbnet.architecture import in_us
+from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError, Stopped
-from fbnet.exclusive import alone, made_by_another
 from fbnet.latency import read_header, read_table
+from fbnet.mappings import read_mapping
 from fbnet.provenance import code_hashes, file_hash, versions
-from fbnet.ranks import Ranks, launch
 from fbnet.runtime import StopRequest, log, replacing, run
 from fbnet.search import Search
 from fbnet.settings import Settings
-from fbnet.space import read_mapping, read_space
+from fbnet.space import read_space
+from fbnet.training import Ranks, alone, fingerprint, launch, made_by_another
+from fbnet.training.checkpoint import delete
 
 
 def main(arguments: argparse.Namespace) -> None:

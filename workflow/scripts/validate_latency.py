@@ -5,13 +5,14 @@ import argparse
 from pathlib import Path
 
 from fbnet.errors import InputError
-from fbnet.latency import device_of, read_table, tsv
-from fbnet.machine import Watch, take_device
-from fbnet.profiling import measure_networks
+from fbnet.latency import device_of, read_table
+from fbnet.latency.machine import Watch, take_device
+from fbnet.latency.profiling import measure_networks
+from fbnet.latency.table import tsv
+from fbnet.latency.target import add_options, from_options
+from fbnet.latency.validation import COLUMNS, draw, sentence, statistics
 from fbnet.runtime import Progress, log, replacing, run
 from fbnet.space import read_space
-from fbnet.target import add_options, from_options
-from fbnet.validation import COLUMNS, draw, sentence, statistics
 
 TIMES = 2  # the networks are measured so often, one time after the other: the difference is the floor of any prediction
 
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(*paths) as (out, *plot):
         out.write_text(tsv(rows, COLUMNS, header))
         if plot:
-            from fbnet.plots import scatter  # on a device that is measured from afar, matplotlib need not be there
+            from fbnet.report.latency_plots import scatter  # on a device that is measured from afar, matplotlib need not be there
 
             scatter(rows, f"{space.name} on {device_of(header)}", plot[0])
     log.info("%s", told)

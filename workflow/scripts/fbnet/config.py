@@ -10,14 +10,13 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
-from fbnet import budget
+from fbnet.architecture import budget
+from fbnet.data import TRAINING_IMAGES, dataset_classes
 from fbnet.errors import InputError
+from fbnet.latency import Target
 from fbnet.settings import Settings, TrainSettings
 from fbnet.space import SearchSpace, read_space
-from fbnet.target import Target
 
-TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
-CLASSES = {"cifar10": 10, "digits": 10}
 NOT_TRAINED = ("target", "latency_budget")  # keys of a search that are no settings of its training
 
 
@@ -55,19 +54,6 @@ def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
                 raise InputError(f"searches.{name}: {error}") from None
     _check_training(config)
     return config, space
-
-
-def dataset_classes(dataset: dict) -> int:
-    """The number of classes of the configured dataset; an image folder's are counted. Raises InputError."""
-    if dataset["name"] in CLASSES:
-        return CLASSES[dataset["name"]]
-    folder = Path(dataset["folder"]) / "train"
-    classes = (
-        [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")] if folder.is_dir() else []
-    )
-    if not classes:
-        raise InputError(f"dataset.folder is {dataset['folder']!r}, but must hold train/ and test/ with a folder for each class")
-    return len(classes)
 
 
 def check_yaml(path: Path) -> None:

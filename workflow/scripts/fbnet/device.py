@@ -46,7 +46,7 @@ def choose_device(threads: int, gpus: int = 1) -> torch.device:
         return torch.device("cuda", gpu)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(min(threads or cores, cores) // max(gpus, 1), 1))  # more threads than cores are slower than one
-    _keep_freed_memory()
+    keep_freed_memory()
     reason = "PyTorch finds no GPU" if gpus else "No GPU is wanted"
     log.info("%s: computing on the CPU with %d threads.", reason, torch.get_num_threads())
     return torch.device("cpu")
@@ -227,8 +227,13 @@ def _try_lock(path: Path) -> int | None:
     return file
 
 
-def _keep_freed_memory() -> None:
-    """Let the C library keep what tensors free for the next: asking the system each time takes a fifth of a step."""
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free for the next, as it comes to do by itself in a process that runs one network.
+
+    Asking the system each time takes a fifth of a training step; and among many networks the library hands large activations
+    back at some times and not at others, and the page faults that follow make the same network take twice as long. Other C
+    libraries than glibc are left as they are.
+    """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_max = -1, -4

@@ -3,49 +3,79 @@
 import ast
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+_HOME = Path(__file__).resolve().parents[1]  # where the library stands
+_PACKAGE = __name__.split(".")[0]
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGES = ("torch", "torchvision", "snakemake", "pandas", "numpy", "pyyaml")
 
 
 def code_hashes(script: Path) -> dict[str, str]:
-    """Short content hashes of a script and of every local module that it imports, directly or not, by relative path.
+    """Short hashes of a script and of every module of ours that it imports, directly or not, by relative path.
 
-    The imports are read from the source, nothing is executed; an edit changes only the hashes of those who use it.
+    Hashed is the parsed code: comments, docstrings and the layout of lines do not count. The imports are read from the source,
+    nothing is executed; what a room hands on is followed to the module that defines it, so that an edit changes only the
+    hashes of those who use it.
     """
-    root = Path(script).resolve().parent
+    script = Path(script).resolve()
     hashes: dict[str, str] = {}
-    queue = [Path(script).resolve()]
+    queue = [script]
     while queue:
         path = queue.pop()
-        name = path.relative_to(root).as_posix()
+        name = script.name if path == script else path.relative_to(_HOME).as_posix()
         if name not in hashes:
             hashes[name], imports = _read(path, path.stat().st_mtime_ns)
-            queue += _local_files(imports, root)
+            queue += (file for module, given in imports if (file := _defining(module, given)))
     return dict(sorted(hashes.items()))
 
 
 @cache
-def _read(path: Path, changed_ns: int) -> tuple[str, frozenset[str]]:
-    """The hash of a source file and the names that it imports; once for each time of change, although many scripts import it."""
-    source = path.read_bytes()
-    names = set()
-    for node in ast.walk(ast.parse(source)):
+def _read(path: Path, changed_ns: int) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The hash of a source file, and what it imports of ours: (module, name). Once for each time of change."""
+    tree = ast.parse(path.read_bytes())
+    digest = hashlib.sha256(repr(_essence(tree)).encode()).hexdigest()[:12]
+    return digest, tuple((module, name) for module, name, _ in _imports(tree) if module.split(".")[0] == _PACKAGE)
+
+
+def _essence(node):
+    """Parsed code as plain data, without places, docstrings, and empty fields, of which each Python has others."""
+    if isinstance(node, list):
+        return [_essence(part) for part in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    return type(node).__name__, *((name, _essence(value)) for name, value in fields.items())
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """All imports as (module, name, the name that it gets here); of `import a.b` the name is empty."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from ((alias.name, "", alias.asname or alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return hashlib.sha256(source).hexdigest()[:12], frozenset(names)
+            yield from ((node.module, alias.name, alias.asname or alias.name) for alias in node.names)
 
 
-def _local_files(names: Iterable[str], root: Path) -> list[Path]:
-    # "a.b" also runs a/__init__.py
-    packages = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
-    files = [root.joinpath(*name.split(".")) for name in packages]
-    return [path for file in files for path in (file.with_suffix(".py"), file / "__init__.py") if path.is_file()]
+def _defining(module: str, name: str) -> Path | None:
+    """The file that defines a name of a module of ours; a module of that name if there is one."""
+    place = _HOME.joinpath(*module.split("."))
+    if place.with_suffix(".py").is_file():
+        return place.with_suffix(".py")
+    if name and (inside := _defining(f"{module}.{name}", "")):
+        return inside
+    front = place / "__init__.py"
+    if not front.is_file():
+        return None
+    for source, given, here in _imports(ast.parse(front.read_bytes())) if name else ():
+        if here == name:
+            return _defining(source, given)
+    return front
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

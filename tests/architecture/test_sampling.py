@@ -1,0 +1,182 @@
+"""Choosing architectures: exactly the most probable within a budget, and blindly within the same."""
+
+import itertools
+import math
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import write_table
+from fbnet.architecture import budget
+from fbnet.architecture.sampling import described, draw, draw_blindly
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable, read_table
+from fbnet.space import read_space
+
+
+def small_space(candidates):
+    """A space of layers with so many candidates each."""
+    names = ["ir_k3_e1", "ir_k3_e3", "ir_k3_e6", "ir_k5_e1", "ir_k5_e3", "skip"]
+    stages = [{"layers": 1, "channels": 8, "stride": 1, "candidates": names[:count]} for count in candidates]
+    definition = {"name": "small", "resolution": 8, "stem": {"channels": 8, "stride": 1}, "head": {"channels": 8}}
+    return read_space(definition | {"stages": stages})
+
+
+def everything(table, theta):
+    """All architectures with log-probability and latency, the most probable first, by brute force."""
+    rows = []
+    for pick in itertools.product(*(range(len(row)) for row in theta)):
+        log_prob = sum(row[i] - np.logaddexp.reduce(row) for row, i in zip(theta, pick, strict=True))
+        ops = tuple(layer[i].op for layer, i in zip(table.space.layers, pick, strict=True))
+        rows.append((log_prob, ops, table.predict(ops)))
+    return sorted(rows, key=lambda row: -row[0])
+
+
+@st.composite
+def problems(draw_from):
+    counts = draw_from(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    latency = st.one_of(st.just(0.0), st.floats(0.01, 1000))
+    rows = tuple(tuple(draw_from(latency) for _ in range(count)) for count in counts)
+    table = LatencyTable(small_space(counts), (draw_from(latency), 1.0, 1.0), rows)
+    theta = [[draw_from(st.floats(-20, 20)) for _ in range(count)] for count in counts]
+    share = draw_from(st.floats(0, 1.1))
+    return table, theta, table.least_us + share * (table.most_us - table.least_us) + 1e-6
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), st.integers(1, 5))
+def test_the_integer_program_finds_what_brute_force_finds(problem, count):
+    table, theta, budget_us = problem
+    within = [row for row in everything(table, theta) if row[2] <= budget_us]
+    found = draw(table, theta, "argmax", count, budget_us=budget_us)
+    assert len(found) == min(count, len(within))
+    assert len({ops for ops, _ in found}) == len(found)
+    assert all(table.predict(ops) <= budget_us + 1e-9 for ops, _ in found)
+    assert [log_prob for _, log_prob in found] == pytest.approx([row[0] for row in within[: len(found)]], abs=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(problems(), st.integers(0, 3))
+def test_every_way_to_draw_keeps_the_budget(problem, seed):
+    table, theta, budget_us = problem
+    within = {row[1] for row in everything(table, theta) if row[2] <= budget_us}
+    count = min(3, len(within))
+    with suppress(InputError):  # all that keep the budget may be most improbable
+        assert {ops for ops, _ in draw(table, theta, "softmax", 20, seed, budget_us)} <= within
+    with suppress(InputError):  # some may keep it by less than the bins tell
+        blind = draw_blindly(table, count, budget_us, seed)
+        assert len(blind) == len(set(blind)) == count
+        assert set(blind) <= within
+
+
+def test_blind_draws_are_uniform_over_all_that_keep_the_budget(tiny, tiny_table):
+    budget_us = tiny_table.least_us + 0.5 * (tiny_table.most_us - tiny_table.least_us) + 1
+    table = LatencyTable(tiny, (0.0, 0.0, 0.0), ((1.0, 5.0, 9.0, 2.0), (1.0, 4.0, 6.0, 0.0), (3.0, 8.0, 2.0, 0.5)))
+    budget_us = 11.05
+    within = [ops for _, ops, us in everything(table, [[0.0] * 4] * 3) if us <= budget_us]
+    assert 10 < len(within) < 50
+    counts = dict.fromkeys(within, 0)
+    for seed in range(6000):
+        counts[draw_blindly(table, 1, budget_us, seed)[0]] += 1
+    expected = 6000 / len(within)
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 2 * len(within)  # χ², mean len − 1
+
+
+def test_a_full_search_space_is_solved_exactly_within_seconds(tmp_path):
+    """22 × 9: the bound of the relaxed problem, met from below, proves the optimum where brute force cannot."""
+    space = read_space("fbnet_cifar")
+    rng = np.random.default_rng(0)
+    table = read_table(write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: rng.uniform(1, 500)), space, 10)
+    theta = [rng.normal(0, 2, len(layer)) for layer in space.layers]
+    budget_us = table.least_us + 0.3 * (table.most_us - table.least_us)
+    best = draw(table, theta, "argmax", 20, budget_us=budget_us)
+    assert len({ops for ops, _ in best}) == 20
+    assert max(table.predict(ops) for ops, _ in best) <= budget_us
+    assert [log_prob for _, log_prob in best] == sorted((log_prob for _, log_prob in best), reverse=True)
+    # no exchange of one or two operators improves on it
+    log_probs = [row - np.logaddexp.reduce(row) for row in theta]
+    pick = [[cell.op for cell in layer].index(op) for layer, op in zip(space.layers, best[0][0], strict=True)]
+    gains = [
+        (
+            log_probs[layer][other] - log_probs[layer][pick[layer]],
+            table.operators_us[layer][other] - table.operators_us[layer][pick[layer]],
+        )
+        for layer in range(22)
+        for other in range(len(log_probs[layer]))
+    ]
+    left = budget_us - table.predict(best[0][0])
+    assert not any(gain > 1e-6 and cost <= left for gain, cost in gains)
+
+
+def test_without_a_budget_the_first_is_the_argmax_and_draws_follow_theta(tiny_table):
+    theta = [[0.0, 1.0, 0.0, -1.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0]]
+    [(ops, log_prob)] = draw(tiny_table, theta, "argmax")
+    assert ops == ("ir_k3_s2", "ir_k3_e1", "skip")
+    exact = sum(max(row) - math.log(sum(map(math.exp, row))) for row in theta)
+    assert log_prob == pytest.approx(exact)
+
+    drawn = draw(tiny_table, theta, "softmax", count=500, seed=1)
+    assert drawn == draw(tiny_table, theta, "softmax", count=500, seed=1)
+    assert drawn != draw(tiny_table, theta, "softmax", count=500, seed=2)
+    architectures = [ops for ops, _ in drawn]
+    assert len(set(architectures)) == len(architectures) <= 64
+    assert architectures[0] == ops
+    assert [p for _, p in drawn] == sorted((p for _, p in drawn), reverse=True)
+    assert len(draw(tiny_table, [[0.0] * 4] * 3, "softmax", count=20_000)) == 64
+    assert len(draw(tiny_table, theta, "argmax", count=100)) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "us"),
+    [("8ms", 8000), ("8500us", 8500), ("0.5 s", 500_000), ("12.5µs", 12.5), ("fbnet_a", "1"), (" 0.8 * fbnet_a", "0.8")],
+)
+def test_budgets_as_people_write_them(text, us, tmp_path):
+    space = read_space("fbnet_32")
+    table = read_table(write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: 0.1 * cell.c_out), space, 10)
+    ops = budget.read("fbnet_a", space)[1]
+    expected = float(us) * table.predict(ops) if isinstance(us, str) else us
+    if expected >= table.least_us:
+        assert budget.in_us(text, table) == pytest.approx(expected)
+    else:
+        with pytest.raises(InputError, match=f"the fastest network of space fbnet_32 takes {table.least_us:.0f} µs"):
+            budget.in_us(text, table)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("8", "must be a latency with its unit"),
+        ("8 hours", "must be a latency with its unit"),
+        ("0ms", "more than nothing"),
+        ("1e400 * fbnet_a", "must be a latency"),
+        ("fbnet_x", "is no published architecture"),
+        ("fbnet_a", "space tiny has"),
+        ("-3ms", "must be a latency"),
+        ("; touch x", "must be a latency"),
+    ],
+)
+def test_what_is_no_budget_is_a_sentence(tiny, text, message):
+    with pytest.raises(InputError, match=message):
+        budget.read(text, tiny)
+
+
+def test_an_impossible_budget_names_the_least(tiny_table):
+    with pytest.raises(InputError, match=f"takes {tiny_table.least_us:.0f} µs: allow at least that"):
+        budget.in_us("1us", tiny_table)
+
+
+def test_too_few_architectures_for_a_baseline_is_a_sentence(tiny_table):
+    with pytest.raises(InputError, match="only 64 architectures of space tiny"):
+        draw_blindly(tiny_table, 100, 1e9)
+
+
+def test_described(tiny_table):
+    ops = ("skip", "ir_k3_e1", "skip")
+    rows = described(tiny_table, 10, {"a": ops})
+    assert isinstance(rows, pd.DataFrame)
+    assert rows.loc[0, "latency_us"] == tiny_table.predict(ops)
+    assert rows.loc[0, "ops"] == " ".join(ops)

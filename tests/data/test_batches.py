@@ -1,0 +1,106 @@
+"""Batches: what is in them, in which order, and that their augmentation is the usual one."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2_contingency
+from torchvision.transforms import v2
+
+from fbnet.data.batches import Batches, cropped, split
+from fbnet.data.dataset import ARRAYS, read_dataset, writing
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(0)
+    with writing(tmp_path / "d", "noise", ["a", "b"], {}) as paths:
+        for name in ARRAYS:
+            if name.endswith("images"):
+                np.save(paths[name], rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8))
+            else:
+                np.save(paths[name], np.arange(50) % 2)
+    return read_dataset(tmp_path / "d")
+
+
+def test_theta_never_sees_the_weights_images():
+    weights, theta = split(1000, 0.8, seed=5)
+    assert len(weights) == 800
+    assert sorted([*weights, *theta]) == list(range(1000))
+    assert split(1000, 0.8, seed=6)[0].tolist() != weights.tolist()
+
+
+def joined(batches):
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_training_batches_are_a_permutation_that_follows_from_the_seed(dataset):
+    indices = np.arange(5, 45)
+    batches = Batches(dataset, indices, 10, CPU)
+    images, labels = joined(batches.training(1))
+    assert torch.equal(images, joined(batches.training(1))[0])
+    assert not torch.equal(images, joined(batches.training(2))[0])
+    keys = [image.tobytes() for image in dataset.train_images]
+    order = [keys.index(image.numpy().tobytes()) for image in images]
+    assert sorted(order) == list(range(5, 45))
+    assert labels.tolist() == dataset.train_labels[order].tolist()
+    assert len(Batches(dataset, np.arange(50), 20, CPU)) == 2  # the last, smaller batch is left out
+
+
+def test_a_set_that_streams_gives_the_same_batches(dataset):
+    resident, streamed = (Batches(dataset, np.arange(3, 50), 10, CPU, resident) for resident in (True, False))
+    for start in (0, 2):
+        for ours, theirs in zip(joined(resident.training(7, start)), joined(streamed.training(7, start)), strict=True):
+            assert torch.equal(ours, theirs)
+    assert torch.equal(joined(resident.plain())[0], joined(streamed.plain())[0])
+
+
+def test_it_goes_on_in_the_middle_and_is_shared_among_processes(dataset):
+    batches = Batches(dataset, np.arange(50), 10, CPU)
+    whole = list(batches.training(3))
+    rest = list(batches.training(3, start=2))
+    assert len(rest) == 3
+    assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(rest, whole[2:], strict=True))
+    shares = [Batches(dataset, np.arange(50), 10, CPU, part=part) for part in (slice(0, 5), slice(5, 10))]
+    augmented = []
+    for share in (batches, *shares):
+        images, _ = next(share.training(3))
+        torch.manual_seed(0)
+        augmented.append(share.augmented(images, 2, True))
+    assert torch.equal(augmented[0], torch.cat(augmented[1:]))
+
+
+def test_images_are_normalised(dataset):
+    images, labels = next(Batches(dataset, np.arange(50), 50, CPU).plain())
+    assert images.shape == (50, 3, 8, 8)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(images.std((0, 2, 3)), torch.ones(3), atol=1e-3)
+    assert labels.tolist() == dataset.train_labels.tolist()
+
+
+def test_crop_and_flip_take_the_window_they_are_told():
+    image = torch.arange(1, 8 * 8 * 3 + 1, dtype=torch.uint8).view(1, 8, 8, 3)
+    padded = torch.nn.functional.pad(image[0], (0, 0, 2, 2, 2, 2))
+    for top, left, mirrored in ((0, 0, False), (4, 1, True), (2, 2, False), (3, 4, True)):
+        window = padded[top : top + 8, left : left + 8]
+        place = (torch.tensor([value]) for value in (top, left, mirrored))
+        assert torch.equal(cropped(image, 2, *place)[0], window.flip(1) if mirrored else window)
+
+
+def test_the_augmentation_has_the_statistics_of_torchvisions(dataset):
+    """Every crop with and without flip is an outcome: both ways draw the same outcomes with the same probabilities."""
+    image = torch.arange(1, 8 * 8 * 3 + 1, dtype=torch.uint8).view(8, 8, 3)
+    batches = Batches(dataset, np.arange(50), 8000, CPU)
+    torch.manual_seed(0)
+    ours = batches.augmented(image.expand(8000, 8, 8, 3), 2, True)
+    usual = v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip()])
+    theirs = torch.stack([usual(image.permute(2, 0, 1)) for _ in range(4000)])
+    theirs = batches.normalised(theirs.permute(0, 2, 3, 1))
+    outcomes, drawn = torch.unique(torch.cat([ours, theirs]).flatten(1), dim=0, return_inverse=True)
+    counts = np.stack([np.bincount(part.numpy(), minlength=len(outcomes)) for part in drawn.split([8000, 4000])])
+    assert len(outcomes) == 5 * 5 * 2
+    assert (counts > 0).all()
+    assert chi2_contingency(counts).pvalue > 0.001

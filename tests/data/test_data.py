@@ -1,0 +1,262 @@
+"""Datasets: downloaded, verified, prepared; every fault ends in a retry or a sentence, and leaves nothing half there."""
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import SHARED, needs_shared
+from fbnet.data.dataset import FILES, read_dataset
+from fbnet.errors import InputError
+
+
+def batch_rows(count, seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, 3072), dtype=np.uint8), rng.integers(0, 10, count).tolist()
+
+
+def python_layout():
+    """Files of a small CIFAR-10 in the official python layout."""
+    for seed, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
+        rows, labels = batch_rows(20, seed)
+        yield f"cifar-10-batches-py/{name}", pickle.dumps({"data": rows, "labels": labels, "filenames": ["x"]}, protocol=2)
+    yield "cifar-10-batches-py/batches.meta", pickle.dumps({"label_names": ["airplane"]}, protocol=2)
+
+
+def binary_layout():
+    """The same images in the official binary layout."""
+    for seed, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
+        rows, labels = batch_rows(20, seed)
+        content = np.concatenate([np.array(labels, np.uint8)[:, None], rows], axis=1).tobytes()
+        yield f"cifar-10-batches-bin/{name}.bin", content
+
+
+def archive(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Server:
+    """Serves one file on loopback; `behaviours` are taken one a request: "whole", "cut", "404"."""
+
+    def __init__(self, content):
+        self.content, self.behaviours, self.requests = content, [], 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests += 1
+                behaviour = outer.behaviours.pop(0) if outer.behaviours else "whole"
+                if behaviour == "404":
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(outer.content)))
+                self.end_headers()
+                self.wfile.write(outer.content if behaviour == "whole" else outer.content[: len(outer.content) // 2])
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/cifar-10.tar.gz"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def checksum(self):
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+
+@pytest.fixture
+def server():
+    server = Server(archive(python_layout()))
+    yield server
+    server.server.shutdown()
+
+
+@pytest.fixture
+def prepare(script, tmp_path):
+    return functools.partial(script, "download_cifar", "--out", tmp_path / "data/cifar10", "--name")
+
+
+def refused(done, folder, message):
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not folder.exists() or not any(folder.iterdir())
+
+
+def test_both_layouts_give_the_same_dataset_from_archive_or_folder(prepare, tmp_path):
+    found = {}
+    for layout in (python_layout, binary_layout):
+        path = tmp_path / f"{layout.__name__}.tar.gz"
+        path.write_bytes(archive(layout()))
+        unpacked = tmp_path / layout.__name__
+        unpacked.mkdir()
+        for name, content in layout():
+            (unpacked / name.rpartition("/")[2]).write_bytes(content)
+        for option, source in (("--archive", path), ("--folder", unpacked)):
+            done = prepare("cifar10", option, source)
+            assert done.returncode == 0, done.stderr
+            found[layout, option] = read_dataset(tmp_path / "data/cifar10")
+    for dataset in found.values():
+        for number in range(5):
+            rows, labels = batch_rows(20, number)
+            part = slice(20 * number, 20 * number + 20)
+            assert np.array_equal(dataset.train_images[part].transpose(0, 3, 1, 2).reshape(20, 3072), rows)
+            assert dataset.train_labels[part].tolist() == labels
+        assert len(dataset.test_labels) == 20
+        pixels = dataset.train_images.reshape(-1, 3) / 255
+        assert np.allclose(dataset.mean, pixels.mean(0), atol=1e-5)
+        assert np.allclose(dataset.std, pixels.std(0), atol=1e-5)
+
+
+def test_a_cut_connection_is_tried_again(prepare, server, tmp_path):
+    server.behaviours = ["cut", "404", "whole"]
+    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
+    assert done.returncode == 0, done.stderr
+    assert server.requests == 3
+    assert len(read_dataset(tmp_path / "data/cifar10").train_labels) == 100
+    again = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
+    assert again.returncode == 0
+    assert server.requests == 3  # the verified archive is still there
+
+
+def test_a_connection_that_stays_broken_is_a_sentence(prepare, server, tmp_path):
+    server.behaviours = ["cut"] * 100
+    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
+    refused(done, tmp_path / "data/cifar10", "could not be downloaded in 5 tries")
+    assert list((tmp_path / "data/.downloads").iterdir()) == []
+
+
+def test_a_wrong_checksum_is_a_sentence(prepare, server, tmp_path):
+    done = prepare("cifar10", "--url", server.url, "--checksum", f"sha256:{'0' * 64}")
+    refused(done, tmp_path / "data/cifar10", "another checksum than dataset.checksum")
+    local = tmp_path / "local.tar.gz"
+    local.write_bytes(server.content)
+    done = prepare("cifar10", "--archive", local, "--checksum", f"md5:{'0' * 32}")
+    refused(done, tmp_path / "data/cifar10", "but dataset.checksum is 0000")
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def corrupt(**changes):
+    return archive((name, changes.get(name.rpartition("/")[2], content)) for name, content in python_layout())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (archive(python_layout())[:20_000], "is truncated or broken"),
+        (b"no archive", "is truncated or broken"),
+        (archive([*python_layout(), ("../evil", b"x")]), "is refused"),
+        (archive([("/evil", b"x"), ("a/../../evil", b"x"), *python_layout()]), "is refused"),
+        (archive(list(python_layout())[1:]), "it lacks data_batch_1"),
+        (corrupt(test_batch=b"\x80\x02garbage"), "test_batch of"),
+        (corrupt(data_batch_2=pickle.dumps({"data": Hostile(), "labels": []})), "asks for builtins.print"),
+        (corrupt(data_batch_2=pickle.dumps({"data": np.zeros((2, 3)), "labels": [1, 2]})), "data_batch_2 of"),
+        (
+            corrupt(data_batch_2=pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]})),
+            "there are 10 classes",
+        ),
+    ],
+    ids=["cut", "no archive", "outside", "outside and absolute", "lacks a batch", "no pickle", "hostile", "shape", "label"],
+)
+def test_a_bad_archive_is_refused_and_leaves_nothing(prepare, tmp_path, content, message):
+    (tmp_path / "bad.tar.gz").write_bytes(content)
+    done = prepare("cifar10", "--archive", tmp_path / "bad.tar.gz")
+    refused(done, tmp_path / "data/cifar10", message)
+    assert "executed" not in done.stdout
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_dataset_that_changed_or_is_not_whole_is_refused(prepare, tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(archive(python_layout()))
+    assert prepare("cifar10", "--archive", tmp_path / "a.tar.gz").returncode == 0
+    folder = tmp_path / "data/cifar10"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    labels = np.load(folder / "train_labels.npy")
+    np.save(folder / "train_labels.npy", labels[::-1])
+    with pytest.raises(InputError, match=r"train_labels\.npy has changed"):
+        read_dataset(folder)
+    (folder / "train_labels.npy").unlink()
+    with pytest.raises(InputError, match="no whole dataset"):
+        read_dataset(folder)
+
+
+def test_digits_are_scikit_learn_s(script, tmp_path):
+    done = script("download_cifar", "--name", "digits", "--resolution", 32, "--out", tmp_path / "digits")
+    assert done.returncode == 0, done.stderr
+    dataset = read_dataset(tmp_path / "digits")
+    assert dataset.train_images.shape == (1437, 32, 32, 3)
+    assert dataset.test_images.shape == (360, 32, 32, 3)
+    assert np.bincount(dataset.test_labels).min() >= 34
+
+
+def image_folder(folder, classes=("cat", "dog", "eel"), splits=("train", "test")):
+    for split_name in splits:
+        for shade, name in enumerate(classes):
+            (folder / split_name / name).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (40 + number, 30), (80 * shade, 0, 0)).save(folder / split_name / name / f"{number}.png")
+    return folder
+
+
+def test_an_image_folder_of_any_number_of_classes(script, tmp_path):
+    folder = image_folder(tmp_path / "my images")
+    (folder / "train/cat/notes.txt").write_text("no image")
+    done = script("download_cifar", "--name", "image_folder", "--folder", folder, "--resolution", 24, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    dataset = read_dataset(tmp_path / "out")
+    assert dataset.classes == ("cat", "dog", "eel")
+    assert dataset.train_images.shape == (9, 24, 24, 3)
+    assert dataset.train_labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert (dataset.train_images[dataset.train_labels == 2][..., 0] == 160).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "train/dog/0.png").write_bytes(b"no"), "0.png is no readable image"),
+        (lambda folder: (folder / "train/fox").mkdir(), "fox holds no image"),
+        (lambda folder: (folder / "test/eel").rename(folder / "eel"), "one lacks eel"),
+        (lambda folder: (folder / "test").rename(folder / "tests"), "test is not there"),
+    ],
+)
+def test_a_bad_image_folder_is_a_sentence(script, tmp_path, spoil, message):
+    spoil(image_folder(tmp_path / "images"))
+    done = script("download_cifar", "--name", "image_folder", "--folder", tmp_path / "images", "--out", tmp_path / "out")
+    refused(done, tmp_path / "out", message)
+
+
+@needs_shared
+def test_the_real_cifar10_has_its_known_statistics(script, tmp_path):
+    tool = SHARED / "tools/make_cifar10.py"
+    subprocess.run([sys.executable, tool, "--per-class", "300", "--out", tmp_path], check=True, capture_output=True)
+    done = script(
+        "download_cifar", "--name", "cifar10", "--archive", tmp_path / "cifar-10-python.tar.gz", "--out", tmp_path / "c"
+    )
+    assert done.returncode == 0, done.stderr
+    dataset = read_dataset(tmp_path / "c")
+    assert np.allclose(dataset.mean, (0.4914, 0.4822, 0.4465), atol=0.01)
+    assert np.allclose(dataset.std, (0.2470, 0.2435, 0.2616), atol=0.01)  # the reference's 0.2023, ... are wrong
+    assert np.bincount(dataset.train_labels).tolist() == [300] * 10
+    assert json.loads((tmp_path / "c/dataset.json").read_text())["train"] == 3000

@@ -1,0 +1,157 @@
+"""Training one network: its schedule, what it judges by, and that it goes on exactly where it was stopped."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from conftest import ROOT, SPACES
+from fbnet.data.dataset import read_dataset
+from fbnet.errors import InputError
+from fbnet.evaluation.retraining import Training
+from fbnet.network import Network, subnetwork_weights
+from fbnet.runtime import StopRequest
+from fbnet.search import Supernet
+from fbnet.space import Architecture
+from recipes import OPS, RECIPE, recipe
+
+
+def test_the_rate_rises_and_falls():
+    settings = recipe(epochs=10, warmup_epochs=2, lr=0.4)
+    assert [settings.rate_at(epoch) for epoch in (0.5, 1, 2, 6, 10)] == pytest.approx([0.1, 0.2, 0.4, 0.2, 0.0])
+    reference = recipe(epochs=140, warmup_epochs=0, lr=0.1, schedule="steps", drops=[90, 110])
+    assert [reference.rate_at(epoch) for epoch in (0, 89.9, 90, 109, 110, 139)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"warmup_epochs": 6}, "train.warmup_epochs is 6, but must be less than train.epochs"),
+        ({"momentum": 0}, "needs a momentum"),
+        ({"colour": 1}, "wrong or missing: colour$"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        recipe(**change)
+
+
+def train_here(digits, tiny, tmp_path, dataset=None, weights=None, **changes):
+    architecture = Architecture("a", tiny, tuple(OPS.split()), 10)
+    training = Training(dataset or read_dataset(digits), architecture, recipe(**changes), torch.device("cpu"), weights)
+    training.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    return training
+
+
+def test_it_learns_and_judges_the_test_set_once_at_the_end(digits, tiny, tmp_path):
+    training = train_here(digits, tiny, tmp_path)
+    history = training.history_rows()
+    assert list(history.groupby("epoch").phase.agg(" ".join)) == ["train validation"] * 5 + ["train validation test"]
+    assert history[history.phase == "train"].ce.iloc[-1] < 0.8 * history[history.phase == "train"].ce.iloc[0]
+    found = training.result()
+    assert found["validation_top1"] > 0.5
+    # what is kept is what was judged
+    dataset = read_dataset(digits)
+    network = Network(tiny, OPS.split(), 10)
+    network.load_state_dict(found["weights"])
+    images = torch.from_numpy(np.array(dataset.test_images)).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (dataset.mean, dataset.std))
+    with torch.no_grad():
+        top1 = (network.eval()((images - mean) / std).argmax(1) == torch.from_numpy(np.array(dataset.test_labels))).float().mean()
+    assert top1.item() == pytest.approx(found["test_top1"], abs=1e-6)
+
+
+def test_no_choice_sees_the_test_set(digits, tiny, tmp_path):
+    dataset = read_dataset(digits)
+    other = dataclasses.replace(dataset, test_images=255 - dataset.test_images, test_labels=dataset.test_labels[::-1].copy())
+    one, two = (
+        train_here(digits, tiny, tmp_path / name, data, epochs=2).result() for name, data in (("a", dataset), ("b", other))
+    )
+    assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
+    assert one["validation_top1"] == two["validation_top1"]
+    assert one["test_top1"] != two["test_top1"]
+
+
+def test_all_trainings_leave_the_same_images_out(digits, tiny):
+    dataset, architecture = read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10)
+    one, two = (Training(dataset, architecture, recipe(seed=seed), torch.device("cpu")) for seed in (0, 1))
+    assert np.array_equal(one.validation.indices, two.validation.indices)
+    assert not set(one.validation.indices) & set(one.batches["train"].indices)
+    weights = [next(training.network.parameters()) for training in (one, two)]
+    assert not torch.equal(*weights)
+
+
+def test_the_average_follows_the_weights(digits, tiny, tmp_path):
+    training = train_here(digits, tiny, tmp_path, epochs=2, ema=0.0)
+    for average, current in zip(training.average.parameters(), training.network.parameters(), strict=True):
+        assert torch.equal(average, current)
+    slow = train_here(digits, tiny, tmp_path / "slow", epochs=2, ema=0.999)
+    assert not torch.equal(next(slow.average.parameters()), next(slow.network.parameters()))
+    # while there are few steps, the average is over few
+    first = next(slow.average.parameters()) - next(slow.network.parameters())
+    assert first.abs().max() < 0.1
+
+
+def test_the_loss_is_the_smoothed_cross_entropy(digits, tiny, tmp_path):
+    training = Training(
+        read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe(label_smoothing=0.3), torch.device("cpu")
+    )
+    training.begin()
+    images, labels = next(training.batches["train"].training(0))
+    loss, ce, logits = training.update(training.batches["train"].normalised(images), labels)
+    assert loss.item() == pytest.approx(cross_entropy(logits, labels, label_smoothing=0.3).item(), rel=1e-5)
+    assert ce.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_a_supernet_s_weights_are_a_start(digits, tiny, tiny_table, tmp_path):
+    torch.manual_seed(5)
+    supernet = Supernet(tiny, 10, tiny_table)
+    weights = subnetwork_weights(supernet.state_dict(), OPS.split())
+    training = Training(
+        read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe(dropout=0.3), torch.device("cpu"), weights
+    )
+    assert torch.equal(training.network.stem[0].weight, supernet.stem[0].weight)
+    assert training.network.dropout.p == 0.3
+
+
+def command(digits, out, *options):
+    return [
+        *(sys.executable, str(ROOT / "workflow/scripts/train_architecture.py"), "--ops", OPS, "--name", "a"),
+        *("--space", str(SPACES / "tiny.yaml"), "--data", str(digits), "--settings", json.dumps(RECIPE), "--threads", "1"),
+        *("--out", str(out), "--log", str(out.with_suffix(".log")), *options),
+    ]
+
+
+def test_stopped_and_killed_it_ends_with_the_same_weights(digits, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "network"
+    subprocess.run(command(digits, whole), check=True, timeout=300, capture_output=True)
+    again = command(digits, out, "--checkpoint-minutes", "0.001")
+    log = out.with_suffix(".log")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        seen = len(log.read_text()) if log.exists() else 0
+        process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and (not log.exists() or "train " not in log.read_text()[seen:]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == (-9 if number == signal.SIGKILL else 75)
+    subprocess.run(again, check=True, timeout=300, capture_output=True)
+    assert "Resuming in epoch" in log.read_text()
+    first, second = (torch.load(folder / "network.pt", weights_only=True) for folder in (whole, out))
+    assert first["weights"].keys() == second["weights"].keys()
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    assert first["test_top1"] == second["test_top1"]
+    columns = ["epoch", "phase", "loss", "ce", "top1", "top5"]
+    pd.testing.assert_frame_equal(*(pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (whole, out)))
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "history.tsv", "network.pt", "tensorboard"]

@@ -1,0 +1,356 @@
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import make_report
+import plot_search
+from conftest import SPACES, write_table
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable, read_table
+from fbnet.report.diagram import stage_diagram
+from fbnet.report.evaluation_plots import accuracy_latency
+from fbnet.report.latency_plots import heat_map
+from fbnet.report.networks import Network, front, read_findings, read_summary
+from fbnet.report.picture import read_picture
+from fbnet.report.search_plots import history, theta_strips
+from fbnet.report.words import duration, rounded
+from fbnet.space import read_space
+
+OPS = ("ir_k3_e1", "ir_k5_e3", "skip")
+
+
+def network(name="one", kind="found", **facts) -> Network:
+    given = {"search": name if kind == "found" else "", "baseline": "", "seed": 0 if kind == "found" else None, "target": "cpu"}
+    given |= {"budget_us": 3000.0, "ops": " ".join(OPS), "predicted_us": 2000.0, "measured_us": 2100.0, "level": 1.05}
+    given |= {"latency_us": 2000.0, "macs": 10**6, "params": 10**5, "supernet_top1": 0.5, "trainings": 3, "top1": 0.9}
+    given |= {"top1_sd": 0.01, "validation_top1": 0.91, "search_s": 100.0, "training_s": 50.0}
+    return Network(network=name, kind=kind, **given | facts)
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_search(folder: Path, name: str, epochs=3, ops=("ir_k3_e1", "ir_k3_s2", "ir_k5_e3", "skip")) -> SimpleNamespace:
+    """Files of a search, and the arguments of plot_search for them."""
+    folder.mkdir()
+    theta = [
+        {"epoch": epoch, "layer": layer, "op": op, "theta": -0.5, "probability": (1 + epoch * (at == 0)) / (len(ops) + epoch)}
+        for epoch in range(epochs)
+        for layer in (1, 2, 3)
+        for at, op in enumerate(ops)
+    ]
+    rows = [
+        {"epoch": epoch, "phase": phase, "latency_us": 2000 + epoch, "top1": 0.5}
+        for epoch in range(epochs)
+        for phase in ("weights", "theta", "argmax")
+        if epoch or phase != "theta"
+    ]
+    write_rows(folder / "theta.tsv", theta)
+    write_rows(folder / "history.tsv", rows)
+    found = {"name": name, "ops": " ".join(OPS), "log_prob": -1.0, "latency_us": 2000.0, "macs": 10**6, "params": 10**5}
+    return SimpleNamespace(
+        search=folder,
+        architectures=write_rows(folder / "architectures.tsv", [found]),
+        space=str(SPACES / "tiny.yaml"),
+        name=name,
+        latency_budget=None,
+        **{key: folder / f"{key}.svg" for key in ("theta", "history", "architecture")},
+    )
+
+
+@pytest.fixture
+def report(tmp_path, tiny):
+    """Make the page from networks and findings, and return its text."""
+
+    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True):
+        given = {
+            "summary": write_rows(tmp_path / "summary.tsv", [vars(network) for network in networks]),
+            "findings": tmp_path / "findings.tsv",
+            "space": str(SPACES / "tiny.yaml"),
+            "settings": '{"results": "results", "space": "tiny"}',
+            "target": [],
+            "search": [],
+            "scatter": tmp_path / "scatter.svg",
+            "out": tmp_path / "report.html",
+        }
+        rows = [dict(zip(("about", "kind", "text"), finding, strict=True)) for finding in findings]
+        given["findings"].write_text("about\tkind\ttext\n")
+        if rows:
+            write_rows(given["findings"], rows)
+        for target in targets:
+            table = write_table(tmp_path / f"{target}.tsv", tiny)
+            picture = tmp_path / f"{target}.svg"
+            heat_map(read_table(table, tiny, 10), "Latency", picture)
+            validation = tmp_path / f"{target}.validation.tsv"
+            validation.write_text("# result: predicted within 1.0% of the measured latency\n")
+            given["target"].append([target, table, picture, *((validation, picture) if measured else "--")])
+        for at, name in enumerate(searches):
+            arguments = write_search(tmp_path / f"search{at}", name)
+            plot_search.main(arguments)
+            given["search"].append([name, arguments.theta, arguments.history, arguments.architecture])
+        make_report.main(SimpleNamespace(**given))
+        return given["out"].read_text()
+
+    return make
+
+
+class _Page(HTMLParser):
+    """What a browser would load, where links lead, and whether all elements are closed."""
+
+    EMPTY = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.ids, self.tags, self.open = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.loads += [value for key, value in attributes.items() if key in ("src", "srcset", "data", "poster", "background")]
+        self.links += [value for key, value in attributes.items() if key in ("href", "xlink:href", "action")]
+        self.ids += [attributes[key] for key in ("id",) if key in attributes]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_loads_nothing_and_its_links_stay_within_it(report):
+    text = report([network(), network("other", latency_us=3000.0, top1=0.95), network("r", "random", baseline="set")])
+    page = _Page(text)
+    assert not page.open
+    assert page.loads
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.loads)
+    assert {f"#{name}" for name in page.ids} >= set(page.links)
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_every_search_network_and_finding_is_there(report):
+    networks = [network(name) for name in ("first", "second")]
+    networks += [network("r1", "random", baseline="set"), network("fbnet_c", "published", ops="ir_k3_e1 " * 22)]
+    findings = [(about, "comparison", f"Claim about {about}.") for about in ("all", "first", "second")]
+    findings += [("second", "warning", 'It says "unsettled".'), ("all", "warning", "The machine was disturbed.")]
+    text = report(networks, findings, ("first", "second"))
+    for name in ("first", "second", "r1", "fbnet_c", "set"):
+        assert f">{name}<" in text
+    for sentence in ("Claim about all.", "Claim about second.", "It says &#34;unsettled&#34;.", "The machine was disturbed."):
+        assert sentence in text
+    assert text.index("The machine was disturbed.") < text.index("It says") < text.index('<section id="accuracy">')
+    assert "predicted within 1.0% of the measured latency." in text
+
+
+def test_hostile_names_and_sentences_stay_text(report):
+    bad = "<script>alert('1')</script>"
+    networks = [network(bad), network(r"$\frac$", latency_us=3000.0), network("r", "random", baseline=bad)]
+    text = report(networks, [(bad, "warning", f"{bad} & <b>"), ("all", "comparison", bad)], (bad,))
+    page = _Page(text)
+    assert "script" not in page.tags
+    assert text.count("&lt;script&gt;") > 3
+
+
+def test_it_works_without_measurements_spread_baselines_and_findings(report):
+    text = report([network(measured_us=None, level=None, top1_sd=None, trainings=1, budget_us=None, seed=None)], measured=False)
+    assert "not measured" in text
+    assert "how far trainings scatter is not known" in text
+    assert "±" not in text
+    assert 'id="architectures"' not in text
+
+
+def test_many_searches_on_two_targets_have_numbers_and_a_panel_each(report):
+    networks = [
+        network(f"s{at}", target=target, latency_us=1000.0 + 50 * at, top1=0.8 + at / 200)
+        for at, target in enumerate(["cpu", "phone"] * 10)
+    ]
+    text = report(networks, searches=["s0"], targets=("cpu", "phone"))
+    assert "On phone" in text
+    assert text.count("<tr class=") == 20
+    assert re.search(r'<td class="n">20</td>\s*<th scope="row">s19<', text)
+
+
+def test_the_same_data_give_the_same_page(report, tmp_path):
+    first = report([network(), network("other", latency_us=3000.0)], searches=())
+    assert report([network(), network("other", latency_us=3000.0)], searches=()) == first
+
+
+@pytest.mark.parametrize("epochs", [1, 90])
+def test_pictures_of_a_search_are_the_same_bytes_each_time_and_carry_captions(tmp_path, epochs):
+    pictures = []
+    for folder in ("a", "b"):
+        arguments = write_search(tmp_path / folder, "one & <two>", epochs)
+        arguments.latency_budget, arguments.classes = "1.99ms", 10
+        arguments.table = write_table(tmp_path / folder / "table.tsv", read_space(arguments.space))
+        plot_search.main(arguments)
+        pictures.append([path.read_bytes() for path in (arguments.theta, arguments.history, arguments.architecture)])
+    assert pictures[0] == pictures[1]
+    for svg in pictures[0]:
+        assert "http://www.w3.org/2000/svg" in ElementTree.fromstring(svg).tag
+    captions = [read_picture(path).caption for path in (arguments.theta, arguments.history, arguments.architecture)]
+    assert f"After epoch {epochs - 1}, " in captions[0]
+    assert "above the budget" in captions[1]
+    assert (
+        captions[2]
+        == "Of 3 layers, 1 is a skip (1 of them identities); of the kernels, 1 of 3×3, 1 of 5×5; the mean expansion is 2.0."
+    )
+
+
+def test_theta_caption_names_the_least_decided_layer(tmp_path):
+    last = {"1": (0.9, 0.1), "2": (0.45, 0.55), "3": (0.3, 0.7)}
+    rows = [
+        {"epoch": 0, "layer": layer, "op": op, "probability": probability}
+        for layer, pair in last.items()
+        for op, probability in zip(("ir_k3_e1", "skip"), pair, strict=True)
+    ]
+    theta_strips(rows, "t", tmp_path / "t.svg")
+    assert read_picture(tmp_path / "t.svg").caption.endswith("Layer 2 is the least decided: skip 0.55 against k3_e1 0.45.")
+
+
+def test_a_space_of_all_operators_is_drawn(tmp_path):
+    space = read_space("fbnet_all")
+    names = [cell.op for cell in space.layers[1]]
+    ops = {f"part {start}": [names[(start + at) % len(names)] for at in range(22)] for start in (0, 22)}
+    stage_diagram(ops, space, "all", tmp_path / "all.svg")
+    text = (tmp_path / "all.svg").read_text()
+    for words in ("kernel 7×7", "4 groups", "squeeze-excite", "two depthwise", "shift", "basic block", "skip"):
+        assert words in text
+
+
+def test_heat_map_says_what_is_slowest(tmp_path, tiny):
+    slow = (2000.0, *(10.0 for _ in tiny.layers[0][1:]))
+    table = LatencyTable(tiny, (100.0, 100.0, 100.0), (slow, *(tuple(10.0 for _ in layer) for layer in tiny.layers[1:])))
+    heat_map(table, "t", tmp_path / "t.svg")
+    caption = read_picture(tmp_path / "t.svg").caption
+    assert "0.33 to 2.32 ms" in caption
+    assert "k3_e1 in layer 1, 2000 µs" in caption
+
+
+def test_accuracy_picture_says_what_lies_within_the_spread(tmp_path):
+    networks = [
+        network("fast", latency_us=1000.0, top1=0.9),
+        network("middle", "random", latency_us=2000.0, top1=0.905, baseline="set"),
+        network("slow", latency_us=3000.0, top1=0.95),
+        network("beaten", "published", latency_us=3500.0, top1=0.94),
+    ]
+    accuracy_latency(networks, "t", tmp_path / "t.svg")
+    caption = read_picture(tmp_path / "t.svg").caption.replace("\xa0", " ")
+    assert "from fast (1.00 ms, 90.00 ± 1.00%) to slow (3.00 ms, 95.00 ± 1.00%)" in caption
+    assert "2 of its 3 networks come from a search, and 1 of its 2 steps in accuracy lies within the spread" in caption
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_front_is_what_no_other_network_beats(points):
+    networks = [network(str(at), latency_us=float(us), top1=top1 / 6) for at, (us, top1) in enumerate(points)]
+    beaten = {
+        one.network
+        for one in networks
+        for other in networks
+        if other.latency_us <= one.latency_us
+        and other.top1 >= one.top1
+        and (other.latency_us, other.top1) != (one.latency_us, one.top1)
+    }
+    best = front(networks)
+    assert {one.network for one in best} == {one.network for one in networks} - beaten
+    assert np.all(np.diff([one.latency_us for one in best]) >= 0)
+
+
+def test_front_by_hand():
+    points = {"a": (1, 0.5), "b": (2, 0.7), "c": (2, 0.6), "d": (3, 0.7), "e": (4, 0.9)}
+    networks = [network(name, latency_us=us, top1=top1) for name, (us, top1) in points.items()]
+    assert [one.network for one in front(networks)] == ["a", "b", "e"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("top1", "90.3", "a number from 0 to 1"),
+        ("latency_us", "", "a number above 0"),
+        ("latency_us", "nan", "a number above 0"),
+        ("kind", "lost", "found or random or published"),
+        ("trainings", "0", "a whole number, 1 or more"),
+        ("network", "", "a text"),
+    ],
+)
+def test_wrong_values_of_a_summary_end_in_a_sentence(tmp_path, column, value, what):
+    path = write_rows(tmp_path / "summary.tsv", [vars(network()) | {column: value}])
+    with pytest.raises(InputError, match=f"summary.tsv, row 1: {column} is '{value}', but must be {what}"):
+        read_summary(path)
+
+
+def test_a_network_stands_once_for_each_target(tmp_path):
+    path = write_rows(tmp_path / "summary.tsv", [vars(network()), vars(network(target="gpu"))])
+    assert len(read_summary(path)) == 2
+    with pytest.raises(InputError, match="network one on target cpu twice"):
+        read_summary(write_rows(path, [vars(network())] * 2))
+
+
+def test_gaps_of_a_summary_are_none(tmp_path):
+    path = write_rows(tmp_path / "summary.tsv", [vars(network()) | {"seed": "3.0", "top1_sd": "", "measured_us": ""}])
+    (read,) = read_summary(path)
+    assert (read.seed, read.top1_sd, read.measured_us) == (3, None, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "about\tkind\n", "about\tkind\ttext\nall\twarning\n", 'about\tkind\ttext\nall\twarning\t"open\n', "\0", None]
+)
+def test_malformed_findings_end_in_a_sentence(tmp_path, text):
+    path = tmp_path / "findings.tsv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"findings\.tsv"):
+        read_findings(path)
+
+
+@pytest.mark.parametrize("text", ["", "<svg", "<html/>", '<svg xmlns="http://www.w3.org/2000/svg"/>', None])
+def test_what_is_no_picture_ends_in_a_sentence(tmp_path, text):
+    if text is not None:
+        (tmp_path / "x.svg").write_text(text)
+    with pytest.raises(InputError, match=r"x\.svg"):
+        read_picture(tmp_path / "x.svg")
+
+
+def test_programs_name_the_file_that_is_wrong(tmp_path, script, report):
+    arguments = write_search(tmp_path / "one", "one")
+    rows = (arguments.search / "theta.tsv").read_text().splitlines(keepends=True)
+    (arguments.search / "theta.tsv").write_text("".join(rows[:-1]))
+    done = script("plot_search", *(part for key, value in vars(arguments).items() if value for part in (f"--{key}", value)))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "theta.tsv: epoch 2 has no row for layer 3, skip" in done.stderr
+    assert not arguments.theta.exists()
+    with pytest.raises(InputError, match=r"summary\.tsv.*no operator 'ir_k7_e6'"):
+        report([network(), network("two", ops="ir_k7_e6 skip skip")])
+
+
+def test_a_history_without_epochs_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no epochs"):
+        history([], "t", tmp_path / "t.svg")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.5148, "0.515"), (9.999, "10.00"), (12.34, "12.3"), (1234.5, "1,234"), (0.00123, "0.00123")]
+)
+def test_rounded(value, text):
+    assert rounded(value) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (99.4, "99 s"), (125, "2 min"), (5400, "90 min"), (12345, "3.4 h")])
+def test_duration(seconds, text):
+    assert duration(seconds).replace("\xa0", " ") == text

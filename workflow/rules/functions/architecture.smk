@@ -1,0 +1,15 @@
+# What the choice of an architecture depends on.
+
+
+def budget_options(wildcards):
+    """A search's latency budget, and as text what a published network that it names consists of: a change samples again."""
+    text = CONFIG["searches"][wildcards.search]["latency_budget"]
+    if not text:
+        return {"options": [], "operators": None}
+    return {"options": [f"--latency-budget={text}"], "operators": budget.read(text, SPACE)[1]}
+
+
+def published_architecture(wildcards):
+    """A published architecture as text that changes with its space or operators."""
+    architecture = find(wildcards.published)
+    return f"{json_of(architecture.space.definition)} {architecture}"

@@ -1,0 +1,84 @@
+# Which networks are compared, and what their files are.
+
+
+def model_of_baseline(wildcards):
+    """The architecture whose latency random ones must keep to, where no budget is given."""
+    like = SETS[wildcards.baseline].like
+    return [f"{RESULTS}/architectures/{like}.tsv"] if like else []
+
+
+def baseline_options(wildcards):
+    """How a baseline is chosen, and as text the published operators that it depends on."""
+    entry = SETS[wildcards.baseline]
+    if entry.kind == "published":
+        names = [network.removeprefix("published_") for network in entry.networks]
+        return {"options": ["--published", *names], "operators": [published_operators(name) for name in names]}
+    evaluation = CONFIG["evaluation"]
+    options = [f"--count={evaluation['random']}", f"--seed={evaluation['random_seed']}"]
+    if entry.like:
+        return {"options": options, "operators": None}
+    return {"options": [*options, f"--latency-budget={entry.budget}"], "operators": budget.read(entry.budget, SPACE)[1]}
+
+
+def published_operators(name):
+    """The operators of a published architecture in the space that is searched, as text."""
+    return " ".join(in_space(name, SPACE))
+
+
+def architectures_of_network(wildcards):
+    """The file that a network's architecture stands in; a published one is in the zoo."""
+    name = SET_OF[wildcards.network]
+    return [] if SETS[name].kind == "published" else [f"{RESULTS}/architectures/{name}.tsv"]
+
+
+def architecture_options(wildcards):
+    """Which architecture a network has: the first of a search, one of a baseline by name, or a published one by its operators."""
+    network = wildcards.network
+    kind = SETS[SET_OF[network]].kind
+    if kind == "published":
+        return [f"--ops={published_operators(network.removeprefix('published_'))}"]
+    return [f"--row={network}"] if kind == "random" else []
+
+
+def start_of_network(wildcards):
+    """The supernet whose weights a network starts from, if it does."""
+    starts = CONFIG["train"]["start"] == "supernet"
+    return [f"{RESULTS}/search/{SET_OF[wildcards.network]}/supernet.pt"] if starts else []
+
+
+def trainings():
+    """The histories of all trainings of the evaluation."""
+    return [
+        f"{RESULTS}/training/{network}/seed_{seed}/history.tsv"
+        for entry in SETS.values()
+        for network in entry.networks
+        for seed in range(CONFIG["evaluation"]["trainings"])
+    ]
+
+
+def architectures_beside(wildcards):
+    """What a supernet judges: its own architectures, and those that it is held against."""
+    baseline = SETS[wildcards.search].baseline
+    return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, baseline) if name]
+
+
+def evaluation_plan():
+    """The sets as text, for the script that brings their results together."""
+    return json_of({name: vars(entry) | {"measured": is_measured(entry.target)} for name, entry in SETS.items()})
+
+
+def files_of_target(target):
+    """A target's table, its picture, its validation and the picture of that, - where nothing is measured."""
+    stem = f"{RESULTS}/latency/{target}"
+    validation = [f"{stem}.validation.tsv", f"{stem}.validation.svg"] if is_measured(target) else ["-", "-"]
+    return [f"{stem}.tsv", f"{stem}.svg", *validation]
+
+
+def report_options(wildcards, input):
+    """What the report shows of targets and searches, as options of its script."""
+    files, plots, options = iter(input.latency), iter(input.plots), []
+    for target in USED:
+        options += ["--target", target, *(path if path == "-" else next(files) for path in files_of_target(target))]
+    for search in CONFIG["searches"]:
+        options += ["--search", search, *itertools.islice(plots, 3)]
+    return options

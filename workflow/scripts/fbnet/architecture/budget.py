@@ -1,0 +1,43 @@
+"""Latency budgets as people write them: `8ms`, `8500us`, `fbnet_c`, `0.8 * fbnet_c`."""
+
+import math
+import re
+
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable
+from fbnet.space import SearchSpace, in_space
+
+UNITS_US = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+ALLOWED = "a latency with its unit (8ms, 8500us), a published network (fbnet_c), or a multiple of one (0.8 * fbnet_c)"
+
+
+def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
+    """A budget as (factor, None) of 1 µs, or (factor, operators) of the latency of a published network in this space.
+
+    Raises InputError for text that is neither.
+    """
+    match = re.fullmatch(r"\s*(?:(\d+\.?\d*|\.\d+)\s*(us|µs|ms|s)|(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([a-z]\w*))\s*", text)
+    if not match:
+        raise InputError(f"latency_budget is {text!r}, but must be {ALLOWED}")
+    number, unit, multiple, name = match.groups()
+    factor = float(number or multiple or 1) * UNITS_US.get(unit, 1.0)
+    if not 0 < factor < math.inf:
+        raise InputError(f"latency_budget is {text!r}, but must be more than nothing")
+    if not name:
+        return factor, None
+    try:
+        return factor, in_space(name, space)
+    except InputError as error:
+        raise InputError(f"latency_budget is {text!r}, but {error}") from None
+
+
+def in_us(text: str, table: LatencyTable) -> float:
+    """A budget in µs, by the table of its target. Raises InputError, also where no network of the space is that fast."""
+    factor, ops = read(text, table.space)
+    budget_us = factor * table.predict(ops) if ops else factor
+    if budget_us < table.least_us:
+        raise InputError(
+            f"latency_budget is {text!r}, which is {budget_us:.0f} µs, but by the latency table the fastest network of space "
+            f"{table.space.name} takes {table.least_us:.0f} µs: allow at least that"
+        )
+    return budget_us

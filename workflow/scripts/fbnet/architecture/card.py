@@ -1,0 +1,169 @@
+"""What an architecture is, for people: layer by layer, drawn in text, and as a model card."""
+
+from fbnet.architecture.timm_blocks import block_strings, model_arguments
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable
+from fbnet.network import size
+from fbnet.space import Architecture
+
+
+def layers(architecture: Architecture, table: LatencyTable | None = None) -> list[dict]:
+    """A mapping for each cell of the network, in order: its key, and `macs`, `params` and `latency_us` (None without table)."""
+    latencies = table.cells_us(architecture.ops) if table else [None] * len(architecture.cells)
+    rows = []
+    for cell, latency_us in zip(architecture.cells, latencies, strict=True):
+        macs, params = size([cell])
+        keys = ("layer", "op", "c_in", "c_out", "height", "width", "stride", "expansion")
+        rows.append({key: getattr(cell, key) for key in keys} | {"macs": macs, "params": params, "latency_us": latency_us})
+    return rows
+
+
+def describe(architecture: Architecture, table: LatencyTable | None = None) -> dict:
+    """The architecture as plain data: its string and operators, totals of `macs`, `params`, `latency_us`, and its layers.
+
+    `timm_blocks` are timm's block strings, None where it cannot express the architecture.
+    """
+    macs, params = size(architecture.cells)
+    try:
+        timm_blocks = block_strings(architecture)
+    except InputError:
+        timm_blocks = None
+    return {
+        "name": architecture.name,
+        "space": architecture.space.name,
+        "resolution": architecture.space.resolution,
+        "classes": architecture.classes,
+        "architecture": str(architecture),
+        "ops": list(architecture.ops),
+        "macs": macs,
+        "params": params,
+        "latency_us": table.predict(architecture.ops) if table else None,
+        "timm_blocks": timm_blocks,
+        "layers": layers(architecture, table),
+    }
+
+
+def text(description: dict) -> str:
+    """A description as a table for the terminal: a line a layer, shapes as channels × height × width."""
+    lines = [("layer", "operator", "input", "stride", "output", "MACs", "parameters", "latency, µs")]
+    for row in description["layers"]:
+        height, width = (-(-row[side] // row["stride"]) for side in ("height", "width"))
+        output = f"{row['c_out']}" if row["op"] == "pool_fc" else f"{row['c_out']}×{height}×{width}"
+        lines.append(
+            (
+                *(row["layer"], row["op"], f"{row['c_in']}×{row['height']}×{row['width']}", str(row["stride"]), output),
+                *(f"{row['macs']:,}", f"{row['params']:,}", _us(row["latency_us"])),
+            )
+        )
+    totals = (f"{description['macs']:,}", f"{description['params']:,}", _us(description["latency_us"]))
+    lines.append(("total", "", "", "", "", *totals))
+    if description["latency_us"] is None:
+        lines = [line[:-1] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = 2  # columns of names; the others are flush right
+    rows = [
+        "  ".join(f"{part:{'<' if at < left else '>'}{wide}}" for at, (part, wide) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    head = f"{description['name']}: space {description['space']}, {description['resolution']}×{description['resolution']} images"
+    return (
+        "\n".join([f"{head}, {description['classes']} classes", description["architecture"], "", *map(str.rstrip, rows)]) + "\n"
+    )
+
+
+def _us(latency_us: float | None) -> str:
+    return "" if latency_us is None else f"{latency_us:,.1f}"
+
+
+def diagram(architecture: Architecture) -> str:
+    """A line a stage: output shape, then a block a layer, a bar as long as its expansion; ── is an identity."""
+    space = architecture.space
+    path = iter(space.path(architecture.ops))
+    stages = [[next(path) for _ in range(count)] for count in space.stages]
+    rows = [("images", f"3×{space.resolution}×{space.resolution}", ""), ("stem", _output(space.stem), _block(space.stem))]
+    for number, stage in enumerate(stages, 1):
+        rows.append((f"stage {number}", _output(stage[-1]), "  ".join(map(_block, stage))))
+    rows.append(("head", _output(space.head), f"{_block(space.head)}  average pool"))
+    rows.append(("logits", str(architecture.classes), "fully connected"))
+    widths = [max(len(row[at]) for row in rows) for at in (0, 1)]
+    return "\n".join(f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {blocks}".rstrip() for name, shape, blocks in rows) + "\n"
+
+
+def _output(cell) -> str:
+    return f"{cell.c_out}×{-(-cell.height // cell.stride)}×{-(-cell.width // cell.stride)}"
+
+
+def _block(cell) -> str:
+    if cell.is_identity:
+        return "──"
+    stride = f" ↓{cell.stride}" if cell.stride > 1 else ""
+    return f"{'█' * cell.expansion} {cell.op.removeprefix('ir_')}{stride}"
+
+
+def card(architecture: Architecture, facts: dict[str, str], checks: dict[str, float], normalisation: str, files: str) -> str:
+    """A page of Markdown about an exported model. `facts` are rows of its table, `checks` are what `export` returns.
+
+    `normalisation` says in words what images must have gone through; `files` is the name of the files without suffix.
+    """
+    resolution, classes = architecture.space.resolution, architecture.classes
+    macs, params = size(architecture.cells)
+    table = {
+        "input": f"float32 images [N, 3, {resolution}, {resolution}], {normalisation}",
+        "output": f"logits [N, {classes}]",
+        "parameters": f"{params:,}",
+        "MACs per image": f"{macs:,}",
+    } | facts
+    try:
+        strings = block_strings(architecture)
+        arguments = ", ".join(f"{key}={value}" for key, value in model_arguments(architecture).items())
+        stride = architecture.space.stem.stride
+        stem = "" if stride == 2 else f"model.conv_stem.stride = ({stride}, {stride})\n"
+        timm = (
+            "The same network in timm, without weights:\n\n```python\n"
+            "from timm.models._efficientnet_builder import decode_arch_def\n"
+            "from timm.models.efficientnet import EfficientNet\n\n"
+            f"blocks = {strings}\n"
+            f"model = EfficientNet(decode_arch_def(blocks), {arguments})\n{stem}```\n"
+        )
+    except InputError as error:
+        timm = f"Not as block strings of timm: {error}.\n"
+    return f"""# {architecture.name}
+
+A ConvNet of search space {architecture.space.name}, for {resolution}×{resolution} images and {classes} classes.
+
+    {architecture}
+
+```
+{diagram(architecture)}```
+
+A block a layer: the bar is as long as its expansion, ↓2 is a stride of 2, ── an identity.
+
+| | |
+|---|---|
+{"".join(f"| {key} | {value} |{chr(10)}" for key, value in table.items())}
+## Load it
+
+With onnxruntime alone:
+
+```python
+import onnxruntime
+session = onnxruntime.InferenceSession("{files}.onnx")
+[logits] = session.run(None, {{"images": images}})
+```
+
+With PyTorch alone:
+
+```python
+import torch
+model = torch.export.load("{files}.pt2").module()
+logits = model(images)
+```
+
+The weights alone, by name: `safetensors.torch.load_file("{files}.safetensors")`.
+
+{timm}
+## Checked
+
+Each file was loaded again and run on random images in batches of several sizes. The largest difference of a logit from
+PyTorch's, divided by the largest logit: {", ".join(f"{name} {value:.1e}" for name, value in checks.items())}.
+"""

@@ -1,0 +1,124 @@
+"""Choose architectures: by theta, within a latency budget; or blindly, within the same."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable
+from fbnet.network import size
+
+TRIES = 1000  # random draws for each that is wanted, before too few of them keep the budget
+BINS = 1 << 14  # of a latency budget, for counting the architectures within it
+
+Pick = tuple[int, ...]  # the number of the chosen candidate, layer by layer
+
+
+def draw(
+    table: LatencyTable, theta, method: str, count: int = 1, seed: int = 0, budget_us: float = math.inf
+) -> list[tuple[tuple[str, ...], float]]:
+    """Architectures within a latency budget and their log-probability Σ log softmax(theta), most probable first, each once.
+
+    `theta`: a logit per candidate for each searched layer. "argmax" gives the `count` most probable, "softmax" draws `count`
+    times within the budget, layer by layer (FBNet, section 3.3); fewer may remain. Raises InputError if none keeps the budget.
+    """
+    log_probs = []
+    for logits in theta:
+        logits = np.asarray(logits, dtype=np.float64)
+        shifted = logits - logits.max()
+        log_probs.append(shifted - np.log(np.exp(shifted).sum()))
+    if method == "argmax":
+        picks = [pick for pick, _ in zip(most_probable(table, log_probs, budget_us), range(count), strict=False)]
+    else:
+        picks = set(_random(table, log_probs, count, seed, budget_us))
+    if not picks:
+        raise InputError(f"no architecture within {budget_us:.0f} µs was found: allow more, or choose sample.method argmax")
+    drawn = [(_ops(table, pick), float(sum(row[i] for row, i in zip(log_probs, pick, strict=True)))) for pick in picks]
+    return sorted(drawn, key=lambda item: (-item[1], item[0]))
+
+
+def most_probable(table: LatencyTable, log_probs: Sequence[np.ndarray], budget_us: float = math.inf) -> Iterator[Pick]:
+    """The architectures within a budget from the most probable on, one after the other, exactly.
+
+    max Σ log p subject to Σ latency ≤ budget, one candidate a layer: a multiple-choice knapsack, solved as an integer program;
+    each solution is excluded from the next.
+    """
+    pick = tuple(int(row.argmax()) for row in log_probs)
+    layers = np.repeat(np.arange(len(log_probs)), [len(row) for row in log_probs])
+    starts = np.searchsorted(layers, np.arange(len(log_probs)))
+    latencies = np.concatenate([np.asarray(row) for row in table.operators_us])
+    left = budget_us - sum(table.fixed_us)
+    one_a_layer = LinearConstraint(layers == np.arange(len(log_probs))[:, None], 1, 1)
+    constraints = [one_a_layer]
+    if math.isfinite(budget_us):
+        constraints.append(LinearConstraint(latencies / max(left, 1e-9), -np.inf, 1))
+    costs = -np.concatenate(log_probs)
+    # The argmax needs no program, and is the answer wherever it keeps the budget.
+    while True:
+        chosen = starts + pick
+        if latencies[chosen].sum() <= left:
+            yield pick
+        # also where the solver took what is over the budget by less than its tolerance
+        constraints.append(LinearConstraint(np.isin(np.arange(len(costs)), chosen), -np.inf, len(log_probs) - 1))
+        solved = milp(costs, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options={"mip_rel_gap": 0})
+        if solved.x is None:
+            return
+        pick = tuple(int(part.argmax()) for part in np.split(solved.x, starts[1:]))
+
+
+def _random(table: LatencyTable, log_probs: Sequence[np.ndarray], count: int, seed: int, budget_us: float) -> Iterator[Pick]:
+    rng = np.random.default_rng(seed)
+    found = 0
+    for _ in range(count * (TRIES if math.isfinite(budget_us) else 1)):
+        pick = tuple(int(rng.choice(len(row), p=np.exp(row))) for row in log_probs)
+        if table.predict(_ops(table, pick)) <= budget_us:
+            found += 1
+            yield pick
+        if found == count:
+            return
+
+
+def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 0) -> list[tuple[str, ...]]:
+    """So many architectures, no two alike, uniformly drawn from all of the space that keep a latency budget.
+
+    The architectures from each layer on that use at most so much of the budget are counted, in BINS bins of it; each layer
+    then chooses a candidate in proportion to how many ways to go on it leaves. Latencies are rounded up to whole bins: what
+    keeps the budget by less than a bin a layer is never drawn. Raises InputError if there are too few.
+    """
+    left = budget_us - sum(table.fixed_us)
+    costs = [np.ceil(np.asarray(row) / left * BINS - 1e-9).astype(int) for row in table.operators_us]
+    ways = [np.ones(BINS + 1)]  # from the end: for each rest of the budget, the ways to go on
+    for row in reversed(costs):
+        ways.append(sum(np.concatenate([np.zeros(min(cost, BINS + 1)), ways[-1][: max(BINS + 1 - cost, 0)]]) for cost in row))
+    ways.reverse()
+    if ways[0][BINS] < count:
+        raise InputError(
+            f"only {ways[0][BINS]:.0f} architectures of space {table.space.name} take at most {budget_us:.0f} µs, but "
+            f"evaluation.random is {count}: lower it, or allow more latency"
+        )
+    rng = np.random.default_rng(seed)
+    picks: dict[Pick, None] = {}
+    while len(picks) < count:
+        rest, pick = BINS, []
+        for row, after in zip(costs, ways[1:], strict=True):
+            chances = np.array([after[rest - cost] if cost <= rest else 0.0 for cost in row])
+            pick.append(int(rng.choice(len(row), p=chances / chances.sum())))
+            rest -= row[pick[-1]]
+        picks[tuple(pick)] = None
+    return [_ops(table, pick) for pick in picks]
+
+
+def described(table: LatencyTable, classes: int, architectures: dict[str, Sequence[str]]) -> pd.DataFrame:
+    """Named architectures as rows: name, ops, latency_us by the table, macs, params."""
+    rows = []
+    for name, ops in architectures.items():
+        macs, params = size(table.space.network_cells(ops, classes))
+        rows.append((name, " ".join(ops), table.predict(ops), macs, params))
+    return pd.DataFrame(rows, columns=["name", "ops", "latency_us", "macs", "params"])
+
+
+def _ops(table: LatencyTable, pick: Pick) -> tuple[str, ...]:
+    return tuple(layer[i].op for layer, i in zip(table.space.layers, pick, strict=True))

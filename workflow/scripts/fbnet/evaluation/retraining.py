@@ -1,0 +1,124 @@
+"""Training one network, for its own sake: from scratch, or from a supernet's weights."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
+
+from fbnet.data.batches import Batches, may_reside, split
+from fbnet.data.dataset import Dataset
+from fbnet.memory import bytes_per_image
+from fbnet.network import Network
+from fbnet.settings import TrainSettings
+from fbnet.space import Architecture
+from fbnet.training import Loop, Ranks
+
+SPLIT_SEED = 0  # all trainings leave the same images out, so that their validations compare
+
+
+class Training(Loop):
+    """A network in training. It is judged on images left out after every epoch, and on the test set once, at the end."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        architecture: Architecture,
+        settings: TrainSettings,
+        device: torch.device,
+        weights: dict[str, Tensor] | None = None,
+    ):
+        self.dataset = dataset
+        self.space = architecture.space
+        count, on_device = len(dataset.train_labels), may_reside(dataset.train_images, device)
+        for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
+        torch.manual_seed(settings.seed)
+        self.network, self.average = (Network(architecture.space, architecture.ops, architecture.classes) for _ in range(2))
+        if settings.dropout is not None:
+            self.network.dropout.p = settings.dropout
+        if weights:
+            self.network.load_state_dict(weights)
+        self.average.load_state_dict(self.network.state_dict())
+        for network in (self.network, self.average):
+            network.to(device, memory_format=torch.channels_last)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.num_batches_tracked = None  # nobody reads it, and each step would launch a kernel for each norm's
+        self.average.requires_grad_(False)
+        averages, current = self.average.state_dict(), self.network.state_dict()
+        self.averaged = [averages[name] for name in current], list(current.values())
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            **{"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.nesterov},
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        batches = {"train": Batches(dataset, for_training, settings.batch_size, device, on_device)}
+        modules = {"network": self.network, "average": self.average}
+        super().__init__("train", settings, device, Ranks(), batches, modules, {"train": optimizer})
+        self.validation = Batches(dataset, for_validation, settings.batch_size, device, on_device)
+        self.no_latency = torch.zeros((), device=device)
+
+    def phases(self, epoch: int) -> list[str]:
+        return ["train", "validation", *(["test"] if epoch == self.settings.epochs - 1 else [])]
+
+    def begin(self) -> float:
+        self.network.train()
+        self.rate = self.optimizers["train"].param_groups[0]["lr"] = torch.tensor(0.0, device=self.device)
+        return float("nan")
+
+    def advance(self, images: Tensor, labels: Tensor) -> None:
+        self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["train"])))
+        loss, ce, logits = self.update(images, labels)
+        self._average()
+        self.means.add(loss, ce, self.no_latency, logits, labels)
+        self.means.check(self.step, loss)
+
+    def update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the optimiser on images [n, 3, H, W]: the loss, its cross-entropy without smoothing, logits [n, classes].
+
+        Nothing here depends on a number that changes from step to step and is not in a tensor.
+        """
+        self.optimizers["train"].zero_grad()
+        with self.autocast():
+            logits = self.network(images)
+        log_probs, share = logits.float().log_softmax(1), self.settings.label_smoothing
+        ce = nll_loss(log_probs, labels)
+        loss = (1 - share) * ce - share * log_probs.mean()  # (Szegedy et al. 2016, section 7)
+        loss.backward()
+        self.optimizers["train"].step()
+        return loss.detach(), ce.detach(), logits.detach()
+
+    def judge(self) -> int:
+        if self.phase == "validation":
+            batches = self.validation
+        else:
+            images, labels = self.dataset.test_images, self.dataset.test_labels
+            tests = dataclasses.replace(self.dataset, train_images=images, train_labels=labels)
+            on_device = may_reside(images, self.device)
+            batches = Batches(tests, np.arange(len(labels)), self.settings.batch_size, self.device, on_device)
+        network = self.average.eval()
+        for images, labels in batches.plain():  # in float32, whatever it is trained in, as the exported network computes
+            logits = network(images)
+            ce = cross_entropy(logits, labels)
+            self.means.add(ce, ce, self.no_latency, logits, labels)
+        return len(batches.indices)
+
+    def bytes_per_image(self) -> float:
+        return bytes_per_image(self.network, self.space.resolution, self.device)
+
+    def history_rows(self):
+        return super().history_rows().drop(columns=["latency_us", "temperature"])
+
+    def result(self) -> dict:
+        """What was trained: `weights` (averaged), and the top-1 of the last `validation` and of the `test`, in [0, 1]."""
+        top1 = {row["phase"]: row["top1"] for row in self.history}
+        weights = {name: value.cpu().contiguous() for name, value in self.average.state_dict().items()}
+        return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"]}
+
+    def _average(self) -> None:
+        """An exponential moving average of weights and batch norm statistics, over fewer steps while there are few."""
+        steps = self.epoch * len(self.batches["train"]) + self.step
+        decay = min(self.settings.ema, (1 + steps) / (10 + steps)) if self.settings.ema and steps else 0.0
+        torch._foreach_lerp_(*self.averaged, 1 - decay)

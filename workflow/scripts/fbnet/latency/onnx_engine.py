@@ -1,0 +1,117 @@
+"""Networks as onnxruntime runs them on the CPU, put together from cells that are exported once."""
+
+import io
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from fbnet.latency.target import OPSET, Target
+from fbnet.network import build
+from fbnet.space import Cell
+
+
+class OnnxEngine:
+    """Runs chains of cells in onnxruntime with all graph optimisations.
+
+    They fuse nodes across cells, and a network's inner cells need no change of layout at their borders, so that no cell can be
+    timed inside a network; cells are timed alone.
+    """
+
+    def __init__(self, cells: Iterable[Cell], target: Target):
+        self.target = target
+        distinct = {cell.build_key: cell for cell in cells if not cell.is_identity}
+        self._split(_export(_Side(distinct.values()), distinct.values(), target.batch), list(distinct))
+
+    def _split(self, model: onnx.ModelProto, keys: list[tuple]) -> None:
+        """Find the nodes of each cell: what its output needs, down to its input."""
+        self.opsets, self.ir_version = model.opset_import, model.ir_version
+        graph = model.graph
+        producer = {name: i for i, node in enumerate(graph.node) for name in node.output}
+        weights = {tensor.name: tensor for tensor in graph.initializer}
+        self.parts = {}
+        for key, source, sink in zip(keys, graph.input, graph.output, strict=True):
+            wanted, found, used = [sink.name], set(), set()
+            while wanted:
+                name = wanted.pop()
+                if name in weights:
+                    used.add(name)
+                elif name in producer and producer[name] not in found:
+                    found.add(producer[name])
+                    wanted += graph.node[producer[name]].input
+            nodes = [graph.node[i] for i in sorted(found)]
+            self.parts[key] = (source.name, sink.name, nodes, [weights[name] for name in sorted(used)])
+
+    def network(self, path: Sequence[Cell]) -> "_Session":
+        """A session of these cells in a row."""
+        return _Session(self.model(path), path[0], self.target)
+
+    def model(self, path: Sequence[Cell]) -> onnx.ModelProto:
+        """The ONNX model of these cells in a row; each has weights of its own."""
+        nodes, weights, current = [], [], "images"
+        for place, cell in enumerate(path):
+            if cell.is_identity:
+                continue
+            source, sink, part_nodes, part_weights = self.parts[cell.build_key]
+            names = {source: current, "": ""}
+            for node in part_nodes:
+                copy = onnx.NodeProto()
+                copy.CopyFrom(node)
+                copy.name = f"{place}/{node.name}"
+                copy.input[:] = [names.get(name, f"{place}/{name}") for name in node.input]
+                copy.output[:] = [names.get(name, f"{place}/{name}") for name in node.output]
+                nodes.append(copy)
+            for tensor in part_weights:
+                copy = onnx.TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = f"{place}/{tensor.name}"
+                weights.append(copy)
+            current = f"{place}/{sink}"
+        first, kind = path[0], onnx.TensorProto.FLOAT
+        shape = [self.target.batch, first.c_in, first.height, first.width]
+        images = onnx.helper.make_tensor_value_info("images", kind, shape)
+        output = onnx.helper.make_tensor_value_info(current, kind, None)
+        graph = onnx.helper.make_graph(nodes, "network", [images], [output], weights)
+        return onnx.helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
+
+
+class _Session:
+    def __init__(self, model: onnx.ModelProto, first: Cell, target: Target):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = target.threads
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        shape = (target.batch, first.c_in, first.height, first.width)
+        self.images = {"images": np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+
+    def time(self) -> float:
+        """µs of one inference."""
+        start = time.perf_counter_ns()
+        self.session.run(None, self.images)
+        return (time.perf_counter_ns() - start) / 1000
+
+
+class _Side(nn.Module):
+    """Cells side by side, each with an input and an output of its own: one export for all takes a second a dozen cells."""
+
+    def __init__(self, cells: Iterable[Cell]):
+        super().__init__()
+        self.cells = nn.ModuleList(map(build, cells))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(cell(x) for cell, x in zip(self.cells, inputs, strict=True))
+
+
+def _export(module: nn.Module, cells: Iterable[Cell], batch: int) -> onnx.ModelProto:
+    inputs = tuple(torch.randn(batch, cell.c_in, cell.height, cell.width) for cell in cells)
+    with torch.no_grad():
+        exported = torch.export.export(module.eval(), inputs)
+        program = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, verbose=False)
+    file = io.BytesIO()
+    program.save(file)
+    return onnx.load_model_from_string(file.getvalue())

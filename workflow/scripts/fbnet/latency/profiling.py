@@ -1,0 +1,252 @@
+"""Measure what each cell of a search space costs inside the networks of that space."""
+
+import gc
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fbnet.device import keep_freed_memory
+from fbnet.latency.drift import half_width, iqr, steady
+from fbnet.latency.table import KEY
+from fbnet.latency.target import Target
+from fbnet.latency.torch_engine import GraphEngine, TorchEngine, check
+from fbnet.network import size
+from fbnet.space import Cell, SearchSpace
+
+LEAST_RUNS = 10  # no cell is done before
+UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
+AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
+NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
+WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
+_ROUNDS_BETWEEN_LOOKS = 4
+
+
+class Measurement(NamedTuple):
+    """Rows of a latency table, and how even the machine's speed was: the interquartile range of its drift."""
+
+    rows: list[dict]
+    unrest: float
+
+
+class WholeNetworks(NamedTuple):
+    """Latencies of networks in µs, [times, networks], and the interquartile range of the machine's speed meanwhile."""
+
+    us: np.ndarray
+    unrest: float
+
+
+def make_engine(cells: Sequence[Cell], target: Target):
+    """The engine that runs networks of these cells. Raises InputError for a device or thread count that is not there."""
+    check(target, os.cpu_count() or 1)
+    if target.engine == "onnxruntime":
+        from fbnet.latency.onnx_engine import OnnxEngine  # a device that is measured from afar needs PyTorch alone
+
+        return OnnxEngine(cells, target)
+    return GraphEngine(cells, target) if target.mode == "graphs" else TorchEngine(cells, target)
+
+
+@contextmanager
+def quiet(target: Target):
+    """So many threads as the target has, no garbage collection in the middle of a call, and memory that stays once it is had."""
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(target.threads)
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        torch.set_num_threads(threads)
+
+
+class Samples:
+    """Timings in the order in which they were taken.
+
+    `passes`: (build key of a cell, µs) of the cells that ran one after the other; `networks`: index of the pass that was under
+    way, cells, µs of the whole.
+    """
+
+    def __init__(self):
+        self.passes: list[list[tuple[Hashable, float]]] = []
+        self.networks: list[tuple[int, tuple[Cell, ...], float]] = []
+
+
+def measure(
+    space: SearchSpace, classes: int, target: Target, precision: float, runs: int, progress: Callable = iter
+) -> Measurement:
+    """The latency of every cell of a space on a target, as shares of whole networks' latencies.
+
+    In each round every unfinished candidate of every layer is timed: inside random networks, where the engine can do that, or
+    else alone. Then levels are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
+    confidence interval of its median is within `precision` of it (of a tenth of the mean cell, if that is more), or after
+    `runs` runs. `progress` wraps the range of rounds. Raises InputError.
+    """
+    cells = space.cells(classes)
+    with quiet(target):
+        engine = make_engine(cells, target)
+        inside = isinstance(engine, TorchEngine)
+        sampler = (inside_networks if inside else alone)(engine, space, classes)
+        undone = {cell.build_key for cell in cells}
+        start = time.monotonic()
+        while time.monotonic() - start < WARM_UP_S:
+            sampler(undone, Samples())
+        samples = Samples()
+        for number in progress(range(1, runs + 1)):
+            sampler(undone, samples)
+            if number % _ROUNDS_BETWEEN_LOOKS == 0 or number == runs:
+                undone = _unfinished(steady(samples.passes)[0], precision, runs)
+                if not undone:
+                    break
+    timed, drift = steady(samples.passes)
+    scale, overhead = fit(timed, drift, samples.networks, with_overhead=not inside)
+    return Measurement([_row(cell, timed, scale, overhead) for cell in cells], iqr(drift) / float(np.median(drift)))
+
+
+def _unfinished(timed: dict[Hashable, np.ndarray], precision: float, runs: int) -> set:
+    least = 0.1 * np.mean([np.median(values) for values in timed.values()])
+    return {
+        key
+        for key, values in timed.items()
+        if len(values) < min(runs, LEAST_RUNS)
+        or (len(values) < runs and half_width(iqr(values), len(values)) > precision * max(np.median(values), least))
+    }
+
+
+def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
+    """A round of timing cells inside random networks, where they find the caches as they do in use."""
+    rng = random.Random(0)
+
+    def one_round(undone: set, samples: Samples) -> None:
+        for ops in design(space, rng, undone):
+            path = space.network_cells(ops, classes)
+            network = engine.network(path)
+            timed = [cell.build_key for cell in path if not cell.is_identity]
+            network.time()
+            for _ in range(UNTIMED - 1):
+                samples.passes.append(list(zip(timed, network.laps(), strict=True)))
+            samples.networks.append((len(samples.passes) - 1, path, network.time()))
+
+    return one_round
+
+
+def warm_us(network) -> float:
+    """µs of one inference after others of the same network."""
+    for _ in range(UNTIMED):
+        if network.time() > AT_REST_US:
+            break
+    return network.time()
+
+
+def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
+    """A round of timing cells alone, in random order, and random networks in between, for `fit` to tell what is missing."""
+    rng = random.Random(0)
+    cells = {cell.build_key: cell for cell in space.cells(classes)}
+    singles = {key: engine.network([cell]) for key, cell in cells.items() if not cell.is_identity}
+    paths = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
+    whole = [(path, engine.network(path)) for path in paths]
+    turns = itertools.cycle(range(NETWORKS_ALONE))
+
+    def one_round(_undone: set, samples: Samples) -> None:
+        order = rng.sample(list(singles), len(singles))
+        turn = whole[next(turns) :: NETWORKS_ALONE]
+        for place, (path, network) in enumerate(rng.sample(turn, len(turn))):
+            samples.networks.append((len(samples.passes), path, warm_us(network)))
+            # A network shares its pass with some of the cells: their drift is its drift.
+            samples.passes.append([])
+            for key in order[place % len(order) :: len(turn)]:
+                singles[key].time()
+                samples.passes[-1] += [(key, singles[key].time()) for _ in range(2)]
+
+    return one_round
+
+
+def design(space: SearchSpace, rng: random.Random, wanted: set | None = None) -> list[tuple[str, ...]]:
+    """Random architectures that together hold every wanted candidate (all, if not said) of every layer, as few as may be."""
+    columns = []
+    for layer in space.layers:
+        ops = [cell.op for cell in layer if wanted is None or cell.build_key in wanted] or [cell.op for cell in layer]
+        columns.append(rng.sample(ops, len(ops)))
+    count = max(map(len, columns))
+    filled = [column + [rng.choice(column) for _ in range(count - len(column))] for column in columns]
+    return list(zip(*filled, strict=True))
+
+
+def fit(timed: dict[Hashable, np.ndarray], drift: np.ndarray, networks: list, with_overhead: bool) -> tuple[float, float]:
+    """(scale, µs per cell) by which the sums of cells' levels become networks' latencies, by the median or robust least squares.
+
+    `timed` and `drift` as `steady` returns them, `networks` as in Samples.
+    """
+    levels = {key: np.median(values) for key, values in timed.items()}
+    measured = np.array([time / drift[index] for index, _, time in networks])
+    sums = np.array([sum(levels.get(cell.build_key, 0.0) for cell in path) for _, path, _ in networks])
+    if not with_overhead:
+        return float(np.median(measured / sums)), 0.0
+    counts = np.array([sum(cell.build_key in levels for cell in path) for _, path, _ in networks])
+    table = np.stack([sums, counts], axis=1) / measured[:, None]
+    weights = np.ones(len(measured))
+    for _ in range(10):  # Huber's weights, so that a network that was disturbed counts less
+        scale, overhead = np.linalg.lstsq(table * weights[:, None], weights, rcond=None)[0]
+        error = np.abs(table @ [scale, overhead] - 1)
+        weights = np.sqrt(np.minimum(1, 1.345 * 1.48 * np.median(error) / np.maximum(error, 1e-12)))
+    return float(scale), float(overhead)
+
+
+def _row(cell: Cell, timed: dict[Hashable, np.ndarray], scale: float, overhead: float) -> dict:
+    key = {column: getattr(cell, column) for column in KEY}
+    if cell.build_key not in timed:  # nothing to run
+        return key | {"latency_us": 0.0, "iqr_us": 0.0, "runs": 0}
+    values = timed[cell.build_key]
+    return key | {
+        "latency_us": max(scale * float(np.median(values)) + overhead, 0.0),
+        "iqr_us": scale * iqr(values),
+        "runs": len(values),
+    }
+
+
+def analytic(space: SearchSpace, classes: int, cost: str) -> Measurement:
+    """A table that counts instead of measuring: 1 µs for 1000 MACs, or 1000 parameters."""
+    rows = []
+    for cell in space.cells(classes):
+        macs, params = size([cell])
+        key = {column: getattr(cell, column) for column in KEY}
+        rows.append(key | {"latency_us": {"macs": macs, "params": params}[cost] / 1000, "iqr_us": 0.0, "runs": 0})
+    return Measurement(rows, 0.0)
+
+
+def measure_networks(
+    space: SearchSpace,
+    classes: int,
+    target: Target,
+    architectures: Sequence[tuple[str, ...]],
+    runs: int,
+    times: int = 1,
+    progress: Callable = iter,
+) -> WholeNetworks:
+    """Latencies of whole networks, measured so many `times` one after the other.
+
+    Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed. The
+    drift of the machine's speed is taken out within each time, and left between them. Raises InputError.
+    """
+    paths = [space.network_cells(ops, classes) for ops in architectures]
+    rng = random.Random(0)
+    passes: list[list] = [[] for _ in range(times)]
+    with quiet(target):
+        engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target)
+        networks = list(map(engine.network, paths))
+        for number in progress(range(times * runs)):
+            for index in rng.sample(range(len(networks)), len(networks)):
+                passes[number // runs].append([(index, warm_us(networks[index])), (index, networks[index].time())])
+    us, drifts = [], []
+    for one in passes:
+        timed, drift = steady(one)
+        us.append([np.median(timed[index]) for index in range(len(networks))])
+        drifts.append(iqr(drift) / float(np.median(drift)))
+    return WholeNetworks(np.array(us), max(drifts))

@@ -1,0 +1,183 @@
+"""Latency tables: what each cell of a search space costs, in µs."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnet.errors import InputError
+from fbnet.space import OPERATORS, Cell, SearchSpace
+
+KEY = ["layer", "op", "c_in", "c_out", "height", "width", "stride", "expansion"]
+COLUMNS = [*KEY, "latency_us", "iqr_us", "runs"]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """The latencies of a space in µs: `operators_us[l][i]` of candidate i in searched layer l, `fixed_us` of stem and head.
+
+    `fixed_us` has three: the stem, the head's convolution, the classifier.
+    """
+
+    space: SearchSpace
+    fixed_us: tuple[float, ...]
+    operators_us: tuple[tuple[float, ...], ...]
+
+    @property
+    def least_us(self) -> float:
+        """What the fastest network of the space takes."""
+        return sum(self.fixed_us) + sum(map(min, self.operators_us))
+
+    @property
+    def most_us(self) -> float:
+        """What the slowest network of the space takes."""
+        return sum(self.fixed_us) + sum(map(max, self.operators_us))
+
+    def cells_us(self, ops) -> list[float]:
+        """The latency of each cell of an architecture's network, in order: stem, one a layer, head, classifier."""
+        stem, *head = self.fixed_us
+        layers = zip(self.space.path(ops), self.space.layers, self.operators_us, strict=True)
+        return [stem, *(row[layer.index(cell)] for cell, layer, row in layers), *head]
+
+    def predict(self, ops) -> float:
+        """The latency of an architecture in µs: the sum of its cells."""
+        return sum(self.cells_us(ops))
+
+    def grid(self) -> tuple[list[str], list[list[float]]]:
+        """All operators of the space, and for each layer their latencies in µs, nan where it has no such candidate."""
+        ops = list(dict.fromkeys(cell.op for layer in self.space.layers for cell in layer))
+        rows = []
+        for layer, row in zip(self.space.layers, self.operators_us, strict=True):
+            values = {cell.op: us for cell, us in zip(layer, row, strict=True)}
+            rows.append([values.get(op, math.nan) for op in ops])
+        return ops, rows
+
+
+def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[str, str] | None = None) -> LatencyTable:
+    """Read a table by key, never by position; rows of other cells are left aside.
+
+    The column expansion may be absent where the operators' names say it. Raises InputError that names file and cell for one
+    that is missing, doubled, negative or no finite number, or the setting if the header tells of another norm than the space's
+    or of other settings than those `expected`.
+    """
+    header = read_header(path)
+    for key, value in {"norm": space.stem.norm, **(expected or {})}.items():
+        if header.get(key, value) != value:
+            whose = f"space {space.name}" if key == "norm" else "its target"
+            raise InputError(
+                f"the latency table {path} was made for {key} {header[key]}, but {whose} has {key} {value}: measure it again, "
+                f"or change the setting"
+            )
+    latencies: dict[tuple, float] = {}
+    for row in read_rows(path):
+        key = tuple(row[column] for column in KEY)
+        name = f"the latency table {path}, layer {row['layer']}, {row['op']} ({_shape(row)})"
+        try:
+            latency_us = float(row["latency_us"])
+        except ValueError:
+            latency_us = math.nan
+        if not math.isfinite(latency_us) or latency_us < 0:
+            raise InputError(f"{name}: latency_us is {row['latency_us']!r}, but must be a number of µs, 0 or more")
+        if key in latencies:
+            raise InputError(f"{name}: the cell is there twice; keep one row")
+        latencies[key] = latency_us
+
+    def latency(cell: Cell) -> float:
+        key = tuple(str(getattr(cell, column)) for column in KEY)
+        if key not in latencies:
+            row = dict(zip(KEY, key, strict=True))
+            raise InputError(
+                f"the latency table {path} has no row for layer {cell.layer}, {cell.op} ({_shape(row)}) "
+                f"of space {space.name} with {classes} classes: measure it again, or add the row"
+            )
+        return latencies[key]
+
+    return LatencyTable(
+        space,
+        tuple(map(latency, space.fixed_cells(classes))),
+        tuple(tuple(map(latency, layer)) for layer in space.layers),
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as text by column, `expansion` filled in. Raises InputError."""
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except csv.Error as error:  # a field of more than 131072 characters, or a NUL
+        raise InputError(f"the latency table {path} cannot be read as TSV: {error}") from None
+    columns = lines[0].split("\t") if lines else []
+    missing = [column for column in [*KEY[:-1], "latency_us"] if column not in columns]
+    if missing:
+        raise InputError(f"the latency table {path} lacks the column {', '.join(missing)}; it needs {', '.join(COLUMNS[:-2])}")
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise InputError(f"the latency table {path}: row {number} has not the {len(columns)} columns of the first line")
+        if "expansion" not in columns:
+            row["expansion"] = str(OPERATORS[row["op"]].expansion) if row["op"] in OPERATORS else ""
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the latency table {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
+
+
+def _shape(row: dict[str, str]) -> str:
+    named = OPERATORS.get(row["op"], OPERATORS["skip"]).expansion is not None
+    expansion = "" if named else f", expansion {row['expansion']}"
+    return f"{row['c_in']}→{row['c_out']} channels, {row['height']}×{row['width']}, stride {row['stride']}{expansion}"
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The `# key: value` lines at the top of a table: how and where it was measured. Raises InputError."""
+    header = {}
+    for line in _text(path).splitlines():
+        if not line.startswith("#"):
+            break
+        key, _, value = line[1:].partition(":")
+        header[key.strip()] = value.strip()
+    return header
+
+
+def device_of(header: Mapping[str, str]) -> str:
+    """In words, the device that a table's or a validation's header tells of."""
+    if header.get("engine") == "analytic":
+        return f"no device: {header['cost']} counted"
+    machine = header.get("machine", "a device that the table does not name")
+    settings = [header[key] for key in ("engine", "dtype", "mode", "memory_format") if key in header]
+    settings += [f"{key}={header[key]}" for key in ("threads", "batch") if key in header]
+    return ", ".join([machine, *settings])
+
+
+def tsv(rows: Iterable[Mapping], columns: Sequence[str], header: Mapping[str, str]) -> str:
+    """A table as text: `# key: value` lines, then these columns as TSV."""
+    file = io.StringIO()
+    file.writelines(f"# {key}: {value}\n" for key, value in header.items())
+    writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: f"{value:.{3 if key.endswith('_us') else 4}f}" if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+        )
+    return file.getvalue()
+
+
+def drawing(table: LatencyTable) -> str:
+    """A table as text: a line a layer, a column a candidate, in µs; · where a layer has no such candidate."""
+    ops, latencies = table.grid()
+    short = [op.removeprefix("ir_") for op in ops]
+    width = max(8, *(len(name) + 1 for name in short))
+    lines = ["layer" + "".join(f"{name:>{width}}" for name in short)]
+    for layer, row in zip(table.space.layers, latencies, strict=True):
+        cells = [f"{'·':>{width}}" if math.isnan(us) else f"{us:>{width}.1f}" for us in row]
+        lines.append(f"{layer[0].layer:>5}" + "".join(cells))
+    stem, head, classifier = table.fixed_us
+    return "\n".join([*lines, f"stem {stem:.1f}, head {head:.1f}, classifier {classifier:.1f}; all in µs"])

@@ -1,0 +1,194 @@
+"""The picture of an evaluation, to be read in grey: accuracy against latency, with a caption that the data have written."""
+
+import itertools
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from fbnet.report.networks import Network, accuracy, front, numbers
+from fbnet.report.style import plt, put_title, save
+from fbnet.report.words import NBSP, counted, milliseconds
+
+
+def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> None:
+    """Test accuracy against latency, a panel a target: Pareto front, budgets, and what was found, drawn at random, published."""
+    targets = list(dict.fromkeys(network.target for network in networks))
+    figure, panels = plt.subplots(len(targets), squeeze=False, figsize=(6.2, 0.5 + 3.9 * len(targets)), layout="constrained")
+    labels = {network.network: network.network for network in networks} | numbers(networks)
+    shown = [
+        (axes, [one for one in networks if one.target == target]) for axes, target in zip(panels[:, 0], targets, strict=True)
+    ]
+    for axes, own in shown:
+        _panel(axes, own, _words(networks), f" on {own[0].target}" if len(targets) > 1 else "")
+    handles = {}
+    for axes in panels[:, 0]:
+        artists, words = axes.get_legend_handles_labels()
+        handles |= dict(zip(words, artists, strict=True))
+    handles = dict(sorted(handles.items(), key=lambda item: isinstance(item[1], Line2D)))  # points before lines
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    key = ", ".join(f"{number}{NBSP}{name}" for name, number in numbers(networks).items())
+    put_title(figure, f"{title}; {key}" if key else title)
+    figure.canvas.draw()  # for the places of the points in pixels
+    for axes, own in shown:
+        _label(axes, own, labels)
+    save(figure, path, _scatter_caption(networks, targets))
+
+
+_KINDS = {
+    "found": {"marker": "o", "ms": 6.5, "color": "#0b3c6f", "zorder": 5},
+    "random": {"marker": "^", "ms": 5.5, "color": "0.58", "zorder": 3},
+    "published": {"marker": "s", "ms": 5.5, "color": "#c8702a", "zorder": 4},
+}
+
+
+def _words(networks: Sequence[Network]) -> dict[tuple[str, bool], str]:
+    """What the legend says of networks of a kind, measured or not."""
+    counts = Counter((network.kind, network.measured_us is not None) for network in networks)
+    return {
+        (kind, measured): f"{kind}{'' if measured else ', latency predicted'} (n = {count})"
+        for (kind, measured), count in counts.items()
+    }
+
+
+def _panel(axes, networks: Sequence[Network], words: Mapping[tuple[str, bool], str], where: str) -> None:
+    for kind, style in _KINDS.items():
+        for measured in (True, False):
+            own = [network for network in networks if network.kind == kind and (network.measured_us is not None) == measured]
+            if not own:
+                continue
+            sd = [100 * (network.top1_sd or 0) for network in own]
+            axes.errorbar(
+                *([network.latency_us / 1000 for network in own], [100 * network.top1 for network in own]),
+                **{"yerr": sd if any(sd) else None, "fmt": "", "ls": "", "elinewidth": 0.9, "capsize": 2},
+                **style | {"mec": "white" if measured else style["color"], "mew": 0.5 if measured else 1.2},
+                **{} if measured else {"mfc": "white"},
+                label=words[kind, measured],
+            )
+    sets: dict[str, list[Network]] = {}
+    for network in networks:
+        if network.kind == "random":
+            sets.setdefault(network.baseline, []).append(network)
+    means = [
+        [statistics.mean(values) for values in zip(*((n.latency_us / 1000, 100 * n.top1) for n in group), strict=True)]
+        for group in sets.values()
+        if len(group) > 1
+    ]
+    if means:
+        axes.plot(*zip(*means, strict=True), "D", ms=6, mfc="white", mec="0.35", mew=1.2, zorder=4, label="mean of a random set")
+    budgets = sorted({network.budget_us for network in networks if network.budget_us is not None})
+    best = front(networks)
+    x, y = [network.latency_us / 1000 for network in best], [100 * network.top1 for network in best]
+    axes.margins(0.09, 0.1)
+    every = [network.latency_us / 1000 for network in networks] + [budget_us / 1000 for budget_us in budgets]
+    room = 0.06 * (max(every) - min(every)) or 0.1 * max(every)
+    right = max(every) + room
+    axes.set_xlim(min(every) - room, right)
+    axes.step([*x, right], [*y, y[-1]], where="post", color="0.15", lw=0.9, zorder=2, label="Pareto front")
+    axes.plot(x, y, "o", ms=11, mfc="none", mec="0.15", mew=0.9, zorder=6)
+    for budget_us in budgets:
+        first = budget_us == budgets[0]
+        axes.axvline(budget_us / 1000, color="0.3", ls=":", lw=0.9, zorder=1, label="latency budget" if first else "")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.94", lw=0.6)
+    axes.set_axisbelow(True)
+    measured = sum(network.measured_us is not None for network in networks)
+    how = "measured, or predicted where hollow" if measured else "predicted, not measured"
+    how = "measured" if measured == len(networks) else how
+    axes.set(xlabel=f"latency{where}, ms ({how})", ylabel="test accuracy (top-1), %")
+
+
+def _label(axes, networks: Sequence[Network], names: Mapping[str, str]) -> None:
+    """Names beside the points of the networks found, where they cover least of other points and names."""
+    place = axes.transData.transform
+    points = [place((network.latency_us / 1000, 100 * network.top1)) for network in networks]
+    scale = axes.figure.dpi / 72
+    taken = [(x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale) for x, y in points]
+    taken += [
+        _between(place((network.latency_us / 1000, 100 * (network.top1 + side * (network.top1_sd or 0)))) for side in (-1, 1))
+        for network in networks
+    ]
+    best = [place((network.latency_us / 1000, 100 * network.top1)) for network in front(networks)]
+    for (x, y), (x_next, y_next) in itertools.pairwise([*best, (axes.bbox.x1, best[-1][1])]):
+        taken += [_between([(x, y), (x_next, y)]), _between([(x_next, y), (x_next, y_next)])]
+    inside = axes.get_window_extent().extents
+    for network, (x, y) in zip(networks, points, strict=True):
+        if network.kind != "found":
+            continue
+        text = str(names[network.network])
+        wide, high = 4.1 * len(text) * scale, 8 * scale
+
+        def cost(offset, x=x, y=y, wide=wide, high=high):
+            box = _box(x + offset[0] * scale, y + offset[1] * scale, wide, high, offset)
+            outside = sum(max(0, low - at) for low, at in zip(inside[:2], box[:2], strict=True))
+            outside += sum(max(0, at - high) for high, at in zip(inside[2:], box[2:], strict=True))
+            return sum(_overlap(box, other) for other in taken) + 100 * outside + math.hypot(*offset)
+
+        offsets = [(dx, dy) for reach in (1, 1.8) for dx, dy in _AROUND * reach]
+        dx, dy = min(offsets, key=cost)
+        taken.append(_box(x + dx * scale, y + dy * scale, wide, high, (dx, dy)))
+        axes.annotate(
+            *(text, (network.latency_us / 1000, 100 * network.top1), (dx, dy)),
+            **{"textcoords": "offset points", "fontsize": 7, "va": "center", "zorder": 7},
+            **{"ha": "left" if dx > 2 else "right" if dx < -2 else "center"},
+            arrowprops=_LEADER if math.hypot(dx, dy) > 13 else None,
+        )
+
+
+_LEADER = {"arrowstyle": "-", "lw": 0.4, "color": "0.4", "shrinkA": 0, "shrinkB": 6}  # from a name to its point
+_AROUND = np.array([(8, 0), (-8, 0), (0, 11), (0, -11), (7, 9), (-7, 9), (7, -9), (-7, -9)])
+
+
+def _between(points) -> tuple[float, float, float, float]:
+    """The box around points, in pixels, as wide as a line at least."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs) - 1, min(ys) - 1, max(xs) + 1, max(ys) + 1
+
+
+def _box(x: float, y: float, wide: float, high: float, offset) -> tuple[float, float, float, float]:
+    left = x if offset[0] > 2 else x - wide if offset[0] < -2 else x - wide / 2
+    return left, y - high / 2, left + wide, y + high / 2
+
+
+def _overlap(one, other) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0
+
+
+def _scatter_caption(networks: Sequence[Network], targets: Sequence[str]) -> str:
+    fewest, most = (pick(network.trainings for network in networks) for pick in (min, max))
+    if most > 1:
+        trainings = counted(most, "training") if fewest == most else f"{fewest} to {most} trainings"
+        spread = f"means of {trainings}, the bars are ± one standard deviation"
+    else:
+        spread = "of one training each: how far trainings scatter is not known"
+    fronts = [_front_sentence([network for network in networks if network.target == target]) for target in targets]
+    if len(targets) > 1:
+        fronts = [f"On {target}: {text}" for target, text in zip(targets, fronts, strict=True)]
+    return " ".join([f"Test accuracies of {counted(len(networks), 'network')}, {spread}.", *fronts])
+
+
+def _front_sentence(networks: Sequence[Network]) -> str:
+    best = front(networks)
+    first, last = (
+        f"{network.network} ({milliseconds(network.latency_us)}, {accuracy(network)})" for network in (best[0], best[-1])
+    )
+    if len(best) == 1:
+        return f"{first} is the fastest and the most accurate." if len(networks) > 1 else f"There is only {first}."
+    found = sum(network.kind == "found" for network in best)
+    text = f"The Pareto front runs from {first} to {last}; {found} of its {len(best)} networks come from a search"
+    within = sum(itertools.starmap(_within_spread, itertools.pairwise(best)))
+    lie = "lies" if within == 1 else "lie"
+    steps = f", and {within} of its {counted(len(best) - 1, 'step')} in accuracy {lie} within the spread" if within else ""
+    return f"{text}{steps}."
+
+
+def _within_spread(one: Network, other: Network) -> bool:
+    """Whether two accuracies differ by less than two standard errors, as far as these are known."""
+    errors = [network.top1_sd**2 / network.trainings for network in (one, other) if network.top1_sd is not None]
+    return abs(one.top1 - other.top1) < 2 * math.sqrt(sum(errors))

@@ -1,0 +1,75 @@
+"""Pictures of a latency table: what each operator costs, and how well the table predicts whole networks."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fbnet.latency import LatencyTable
+from fbnet.report.style import plt, put_title, save
+
+_MARKERS = {"uniform": ("o", "0.55"), "stratified": ("^", "0.1")}
+
+
+def heat_map(table: LatencyTable, title: str, path: Path) -> None:
+    """A table as a picture: a line a layer, a column an operator, latencies in µs, darker where slower."""
+    ops, values = table.grid()
+    values = np.array(values)
+    shown = np.ma.masked_invalid(values)
+    figure, axes = plt.subplots(figsize=(max(4.5, 1.6 + 0.48 * len(ops)), 1.4 + 0.24 * len(values)), layout="constrained")
+    most = max(float(shown.max()), 1e-3)
+    image = axes.imshow(shown, cmap="YlOrBr", vmin=0, vmax=most, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if value > 0.6 * most else "black")
+    axes.set_xticks(range(len(ops)), [op.removeprefix("ir_") for op in ops], rotation=90)
+    axes.set_yticks(range(len(values)), [layer[0].layer for layer in table.space.layers])
+    axes.set_xlabel("operator")
+    axes.set_ylabel("layer")
+    stem, head, classifier = table.fixed_us
+    put_title(figure, f"{title}; stem {stem:.0f} µs, head {head:.0f} µs, classifier {classifier:.0f} µs")
+    figure.colorbar(image, label="latency, µs", pad=0.02)
+    save(figure, path, _heat_map_caption(table))
+
+
+def _heat_map_caption(table: LatencyTable) -> str:
+    cells, latencies_us = itertools.chain(*table.space.layers), itertools.chain(*table.operators_us)
+    slowest_us, slowest = max(zip(latencies_us, cells, strict=True), key=lambda pair: pair[0])
+    return (
+        f"Networks of this space are predicted to take {table.least_us / 1000:.3g} to {table.most_us / 1000:.3g} ms, of which "
+        f"stem, head and classifier take {sum(table.fixed_us) / 1000:.3g} ms. The slowest operator is "
+        f"{slowest.op.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
+    )
+
+
+def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
+    """Predicted against measured latencies, with the line of equality and a band of ± 10 % around it.
+
+    `networks` are the rows of a validation: `drawn`, `predicted_us`, `measured_us`, `first_us`, `second_us`.
+    """
+    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    every = [row[key] / 1000 for row in networks for key in ("predicted_us", "measured_us")]
+    ends = np.array([min(every) * 0.96, max(every) * 1.04])
+    axes.fill_between(ends, ends * 0.9, ends * 1.1, color="0.92", label="within 10 %", lw=0)
+    axes.plot(ends, ends, color="0.6", lw=0.8, label="predicted = measured")
+    for drawn, (marker, colour) in _MARKERS.items():
+        rows = [row for row in networks if row["drawn"] == drawn]
+        x, y = ([row[key] / 1000 for row in rows] for key in ("measured_us", "predicted_us"))
+        half = [abs(row["first_us"] - row["second_us"]) / 2000 for row in rows]
+        axes.errorbar(
+            *(x, y),
+            xerr=half,
+            fmt=marker,
+            ms=4,
+            color=colour,
+            mec="white",
+            mew=0.4,
+            elinewidth=0.8,
+            label=f"{drawn} random networks (n = {len(rows)})",
+        )
+    axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency, ms (bar: two times)", ylabel="predicted latency, ms")
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    put_title(figure, title)
+    save(figure, path)

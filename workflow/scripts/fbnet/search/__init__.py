@@ -1,0 +1,10 @@
+"""The search: a stochastic supernet, theta, and a loss that feels the latency.
+
+Stands on training, data, latency, network and space.
+"""
+
+from fbnet.search.saved import read_supernet
+from fbnet.search.search import Search
+from fbnet.search.supernet import Supernet
+
+__all__ = ["Search", "Supernet", "read_supernet"]

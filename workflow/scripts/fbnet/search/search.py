@@ -1,0 +1,251 @@
+"""The search: train the supernet's weights and theta in turn (FBNet, section 3.3)."""
+
+import math
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fbnet.data.batches import Batches, may_reside, split
+from fbnet.data.dataset import Dataset
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable
+from fbnet.memory import bytes_per_image, is_out_of_memory
+from fbnet.network import cut_out
+from fbnet.runtime import log
+from fbnet.search.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, winners
+from fbnet.search.loss import make_loss
+from fbnet.search.supernet import Supernet
+from fbnet.settings import Settings, learning_rate_at, temperature_at
+from fbnet.training import Loop, Ranks
+
+
+class Search(Loop):
+    """A supernet in training: its weights, then theta, then the most probable network is judged.
+
+    The steps are shaped for the kernels of the device, or for those of which `made_for` tells.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        table: LatencyTable,
+        settings: Settings,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        made_for: str | None = None,
+    ):
+        ranks = ranks or Ranks()
+        self.table = table
+        self.loss = make_loss(settings.loss, table.least_us, table.most_us)
+        self.classes = len(dataset.classes)
+        share = settings.batch_size // ranks.count
+        part = slice(ranks.rank * share, (ranks.rank + 1) * share)
+        on_device = may_reside(dataset.train_images, device)
+        halves = split(len(dataset.train_labels), settings.weight_share, settings.seed)
+        batches = {
+            name: Batches(dataset, half, settings.batch_size, device, on_device, part)
+            for name, half in zip(("weights", "theta"), halves, strict=True)
+        }
+        torch.manual_seed(settings.seed)
+        self.supernet = Supernet(table.space, self.classes, table, settings.theta_init, made_for or device.type)
+        self.supernet.to(device, memory_format=torch.channels_last)
+        if settings.sampling == "soft":
+            self.supernet.flatten()
+        self.forward = self.supernet
+        weights, theta = settings.weights, settings.theta
+        optimizers = {
+            "weights": torch.optim.SGD(
+                self.supernet.weights(),
+                **{"lr": weights["lr"], "momentum": weights["momentum"], "weight_decay": weights["weight_decay"]},
+                fused=True,
+            ),
+            "theta": torch.optim.Adam(self.supernet.theta, theta["lr"], weight_decay=theta["weight_decay"], fused=True),
+        }
+        if settings.sampling == "single_path":
+            # The fused optimiser takes all momenta or none, but only some weights have a gradient.
+            for parameter in self.supernet.weights():
+                optimizers["weights"].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        super().__init__("search", settings, device, ranks, batches, {"supernet": self.supernet}, optimizers)
+        self.thetas: list[list[Tensor]] = []
+        self.best: dict = {}
+        if settings.compile:
+            self._compile()
+
+    @property
+    def state(self) -> dict:
+        return Loop.state.fget(self) | {"thetas": self.thetas, "best": self.best}
+
+    @state.setter
+    def state(self, state: dict) -> None:
+        Loop.state.fset(self, state)
+        self.thetas, self.best = state["thetas"], state["best"]
+
+    def phases(self, epoch: int) -> list[str]:
+        return ["weights", "theta", "argmax"] if epoch >= self.settings.warmup_epochs else ["weights", "argmax"]
+
+    def begin(self) -> float:
+        """Draw for the whole phase; while the weights learn, theta stays, so that its masks are made here, all at once."""
+        settings = self.settings
+        self.supernet.learn(self.phase)
+        self.supernet.train()
+        if self.phase == "weights":
+            rate = learning_rate_at(self.epoch, settings.epochs, settings.weights["lr"])
+            self.optimizers["weights"].param_groups[0]["lr"] = torch.tensor(rate, device=self.device)
+        temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
+        self.temperature = torch.tensor(temperature, device=self.device)
+        generator = torch.Generator().manual_seed(self.seed(1))
+        logits = self.supernet.logits().detach()
+        shape = (len(self.batches[self.phase]), settings.draws_per_batch, *logits.shape)
+        self.noise = gumbel_noise(shape, generator).to(self.device)
+        if self.phase == "weights" and settings.sampling == "single_path":
+            chosen = winners(logits, self.noise)
+            self.masks = one_hot(chosen, self.noise)
+            self.paths = chosen.tolist()  # the host must know them: it waits, once a phase
+        elif self.phase == "weights":
+            self.masks = soft_masks(logits, self.noise, self.temperature)
+        return temperature
+
+    def advance(self, images: Tensor, labels: Tensor) -> None:
+        drawn, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
+        if self.settings.sampling == "single_path":
+            # theta has moved: which path comes next, the host must wait for
+            paths = self.paths[self.step] if self.phase == "weights" else winners(self.supernet.logits().detach(), drawn).tolist()
+        for outcome in self.update(images, labels, drawn, paths):
+            self.means.add(*outcome)
+            self.means.check(self.step, outcome[0])
+        if self.phase == "theta":
+            self.means.check(self.step, torch.cat(list(self.supernet.theta)))
+
+    def rate_key(self) -> str:
+        return f"search.{self.phase}.lr"
+
+    def update(self, images: Tensor, labels: Tensor, drawn: Tensor, paths: list[list[int]]) -> list[tuple[Tensor, ...]]:
+        """One step of the optimiser: images [n, 3, H, W] are this process's part; `drawn` [draws, layers, candidates].
+
+        Drawn are masks while the weights learn, noise while theta does; of a single path also `paths`, the numbers of the
+        candidates. Nothing here depends on a number that changes from step to step and is not in a tensor. Returns what
+        `Means.add` takes, for each part of the batch.
+        """
+        settings, ranks, optimizer = self.settings, self.ranks, self.optimizers[self.phase]
+        optimizer.zero_grad()
+        here, outcomes = settings.parts // ranks.count, []
+        for number, (part, part_labels) in enumerate(zip(images.chunk(here), labels.chunk(here), strict=True)):
+            draw = (ranks.rank * here + number) * settings.draws_per_batch // settings.parts
+            chosen = paths[draw] if paths else None
+            masks, weighs = self._masks(drawn[draw], chosen)
+            with self.autocast():
+                logits = self.forward(part, weighs, chosen)
+            ce = cross_entropy(logits.float(), part_labels)
+            latency_us = self.supernet.latency_us(masks)
+            loss = self.loss(ce, latency_us)
+            (loss / here).backward()
+            outcomes.append((loss, ce, latency_us, logits, part_labels))
+        if self.phase == "weights" and ranks.count > 1:
+            self._complete_gradients(paths)
+        ranks.average_gradients(optimizer.param_groups[0]["params"])
+        optimizer.step()
+        return outcomes
+
+    def _masks(self, drawn: Tensor, chosen: list[int] | None) -> tuple[Tensor, Tensor | None]:
+        """Masks [layers, candidates] of a draw, for the latency, and those by which the supernet weighs what it computes."""
+        if self.phase == "weights":
+            return drawn, None if chosen else drawn  # a path's own mask is 1
+        logits = self.supernet.logits()
+        soft = soft_masks(logits, drawn, self.temperature)
+        if not chosen:
+            return soft, soft
+        won = winners(logits, drawn)
+        hard = hard_masks(soft, won)
+        return hard, hard.gather(1, won[:, None]).squeeze(1)
+
+    def _complete_gradients(self, paths: list[list[int]]) -> None:
+        """A zero gradient for what only other processes' paths have touched, so that all average the same parameters."""
+        for number, layer in enumerate(self.supernet.layers):
+            ops = list(layer.ops.values())
+            for parameter in (parameter for path in paths for parameter in ops[path[number]].parameters()):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
+    def bytes_per_image(self) -> float:
+        masks = self.supernet.logits().softmax(dim=1)
+        chosen = masks.argmax(dim=1).tolist() if self.settings.sampling == "single_path" else None
+        weighs = None if chosen else masks
+        return bytes_per_image(lambda images: self.supernet(images, weighs, chosen), self.table.space.resolution, self.device)
+
+    def batch_that_fits(self) -> str:
+        hint = "" if self.settings.sampling == "single_path" else ", and sampling: single_path needs far less"
+        return super().batch_that_fits() + (hint if self.phase in self.batches else "")
+
+    def _compile(self) -> None:
+        """Let torch.compile make the supernet's forward and backward pass, or say in the log why it cannot."""
+        log.info("Compiling the supernet: minutes, unless it has been compiled before.")
+        # With reduce-overhead a part's gradients lie in memory that the forward pass of the next part takes again.
+        here = self.settings.parts // self.ranks.count
+        compiled = torch.compile(
+            self.supernet, mode="reduce-overhead" if self.device.type == "cuda" and here == 1 else "default", dynamic=False
+        )
+        size = self.supernet.space.resolution
+        count = self.settings.batch_size // self.settings.parts
+        images = torch.zeros(count, 3, size, size, device=self.device).contiguous(memory_format=torch.channels_last)
+        try:
+            for phase in self.batches:
+                self.supernet.learn(phase)
+                masks = self.supernet.logits().softmax(dim=1)
+                with self.autocast():
+                    compiled(images, masks, None).float().sum().backward()
+            self.forward, failed = compiled, None
+        except Exception as error:  # whatever a compiler raises, training can do without it
+            failed = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            no_memory = is_out_of_memory(error)
+        if failed and no_memory:
+            raise InputError(self.batch_that_fits())
+        if failed:
+            log.warning("torch.compile does not work here (%s); going on without it.", *failed)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+
+    def judge(self) -> int:
+        """The most probable sub-network on theta's images: no noise, batch norms estimated anew for this path."""
+        ops, batches = self.supernet.architecture(), self.batches["theta"]
+        latency_us = torch.tensor(self.table.predict(ops), device=self.device)
+        network = cut_out(self.supernet.state_dict(), self.table.space, ops, self.classes, batches.for_norms())
+        for images, labels in batches.plain():
+            logits = network(images)
+            ce = cross_entropy(logits, labels)
+            self.means.add(self.loss(ce, latency_us), ce, latency_us, logits, labels)
+        return len(batches.indices)
+
+    def end_epoch(self) -> None:
+        self.thetas.append([theta.detach().cpu().clone() for theta in self.supernet.theta])
+        self._keep_best(self.history[-1])
+
+    def _keep_best(self, judged: dict) -> None:
+        """With `keep: best`, remember the supernet whose argmax network has the least loss, latency included."""
+        theta_moves = self.epoch >= self.settings.warmup_epochs
+        if self.settings.keep == "best" and theta_moves and judged["loss"] < self.best.get("loss", math.inf):
+            weights = {name: value.cpu().clone() for name, value in self.supernet.state_dict().items()}
+            self.best = {"epoch": self.epoch, "loss": judged["loss"], "weights": weights}
+
+    def result(self) -> dict:
+        """What was found: `epoch`, `weights` (state dict), `theta` (a list, layer by layer), `ops` and `top1` of argmax."""
+        weights = self.best["weights"] if self.best else self.supernet.state_dict()
+        epoch = self.best["epoch"] if self.best else self.epoch - 1
+        theta = self.thetas[epoch]
+        ops = [layer[int(row.argmax())].op for layer, row in zip(self.table.space.layers, theta, strict=True)]
+        [judged] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
+        cpu = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # no views of one storage
+        return {"epoch": epoch, "weights": cpu, "theta": theta, "ops": ops, "top1": judged["top1"]}
+
+    def theta_rows(self) -> pd.DataFrame:
+        """Theta and its softmax after every epoch: columns epoch, layer, op, theta, probability."""
+        return pd.DataFrame(
+            [
+                (epoch, cell.layer, cell.op, logit, probability)
+                for epoch, thetas in enumerate(self.thetas)
+                for layer, theta in zip(self.table.space.layers, thetas, strict=True)
+                for cell, logit, probability in zip(layer, theta.tolist(), theta.softmax(0).tolist(), strict=True)
+            ],
+            columns=["epoch", "layer", "op", "theta", "probability"],
+        )

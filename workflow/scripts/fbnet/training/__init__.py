@@ -1,0 +1,11 @@
+"""What all trainings share: the loop, its checkpoints, several processes.
+
+Stands on data.
+"""
+
+from fbnet.training.checkpoint import fingerprint
+from fbnet.training.exclusive import alone, made_by_another
+from fbnet.training.loop import Loop
+from fbnet.training.ranks import Ranks, launch
+
+__all__ = ["Loop", "Ranks", "alone", "fingerprint", "launch", "made_by_another"]
