@@ -6,7 +6,7 @@
     python benchmarks/gpu.py search --snakemake --config 'dataset={archive: cifar-10-python.tar.gz}'
 
 tests: `pytest -m gpu`. steps: time, kernels and busy share of steps and epochs beside the plain formulation; what determinism
-costs; memory; torch.compile. search: the search of config.yaml and the training of the network found, by snakemake, which gets
+costs; memory; torch.compile. search: the search of config.yaml and the training of what it derived, by snakemake, which gets
 all arguments after --snakemake.
 
 A part stops after --minutes and goes on when it is called again; what was had for the same code and GPU is not had anew. The
@@ -165,12 +165,12 @@ def search_rows(results: Path) -> list[dict]:
     if architectures.exists():
         found = pd.read_csv(architectures, sep="\t", comment="#").iloc[0]
         rows.append(
-            {"what": "network found: latency predicted", "value": found.latency_us / 1e3, "unit": "ms", "note": found.ops}
+            {"what": "derived architecture: predicted latency", "value": found.latency_us / 1e3, "unit": "ms", "note": found.ops}
         )
     if validation.exists():
         header = read_header(validation)
         error, most = float(header["mean_error"]), CONFIG["validation"]["error"]
-        row = {"what": "latency table: mean error", "value": 100 * error, "unit": "%", "n": header["networks"]}
+        row = {"what": "latency table: MAPE", "value": 100 * error, "unit": "%", "n": header["networks"]}
         rows.append(row | {"note": header["result"]} | held(error <= most))
     return rows
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Ways to make a latency table, side by side: which one predicts fresh random networks?
 
-All ways, and the networks that they are held against, take their turns in the same rounds, so that the drift of the machine's
-speed is the same for all. The floor is the same networks measured twice: in the first and in the second half of the rounds.
+All ways, and the networks that they are compared with, take their turns in the same rounds, so that the drift of the machine's
+speed is the same for all. The test-retest error is that between the first and the second half of the rounds.
 
     python benchmarks/latency_methods.py --space fbnet_224 --engine torch
 """
@@ -71,18 +71,18 @@ class InsideNetworks:
     def __init__(self, sampler, space, classes: int, scaled: bool, with_overhead: bool = False):
         self.sampler, self.scaled, self.with_overhead = sampler, scaled, with_overhead
         self.keys = {cell.build_key for cell in space.cells(classes)}
-        self.samples, self.levels = Samples(), None
+        self.samples, self.medians = Samples(), None
 
     def round(self, *_) -> None:
         self.sampler(self.keys, self.samples)
 
     def predict(self, path) -> float:
-        if self.levels is None:
+        if self.medians is None:
             timed, drift = steady(self.samples.passes)
-            self.levels = {key: float(np.median(values)) for key, values in timed.items()}
+            self.medians = {key: float(np.median(values)) for key, values in timed.items()}
             self.fitted = fit(timed, drift, self.samples.networks, self.with_overhead) if self.scaled else (1.0, 0.0)
         scale, overhead = self.fitted
-        return sum(scale * self.levels[cell.build_key] + overhead for cell in path if cell.build_key in self.levels)
+        return sum(scale * self.medians[cell.build_key] + overhead for cell in path if cell.build_key in self.medians)
 
 
 class LeastSquares:
@@ -158,17 +158,17 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"which take {measured.min():.0f} to {measured.max():.0f} µs; {arguments.rounds} rounds")
     for key, value in ({"engine": target.engine, "threads": target.threads} | about | watch.report(0.0)).items():
         print(f"# {key}: {value}")
-    floor = statistics(first, second)["mean_error"]
-    print(f"{'':50}{'error':>8}{'level':>8}{'bias':>8}{'worst':>8}{'Spearman':>10}{'Kendall':>9}{'error / floor':>15}")
+    retest = statistics(first, second)["mean_error"]
+    print(f"{'':50}{'MAPE':>8}{'rescaled':>10}{'bias':>8}{'worst':>8}{'Spearman':>10}{'Kendall':>9}{'MAPE / retest':>15}")
     for name, method in methods.items():
-        _line(name, np.array([method.predict(path) for path in paths]), measured, floor)
-    _line("floor: the networks measured twice", first, second, floor)
+        _line(name, np.array([method.predict(path) for path in paths]), measured, retest)
+    _line("test-retest: the networks measured twice", first, second, retest)
 
 
-def _line(name: str, predicted: np.ndarray, measured: np.ndarray, floor: float) -> None:
+def _line(name: str, predicted: np.ndarray, measured: np.ndarray, retest: float) -> None:
     found = statistics(predicted, measured)
-    shares = f"{found['mean_error']:>8.1%}{found['level_error']:>8.1%}{found['bias']:>+8.1%}{found['worst_error']:>8.1%}"
-    print(f"{name:50}{shares}{found['spearman']:>10.3f}{found['kendall']:>9.3f}{found['mean_error'] / floor:>15.1f}")
+    shares = f"{found['mean_error']:>8.1%}{found['rescaled_error']:>10.1%}{found['bias']:>+8.1%}{found['worst_error']:>8.1%}"
+    print(f"{name:50}{shares}{found['spearman']:>10.3f}{found['kendall']:>9.3f}{found['mean_error'] / retest:>15.1f}")
 
 
 if __name__ == "__main__":

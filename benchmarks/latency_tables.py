@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What profile_latency delivers: seconds for all cells, the difference from one table to the next, and the prediction.
+"""What profile_latency delivers: seconds for all entries, the difference from one table to the next, and the prediction.
 
-Twice: measures 32 fresh random networks (uniform draws), a table, and the same networks again. The floor is what the
-networks' latencies differ by from before to after.
+Twice: measures 32 fresh random networks (uniform draws), a table, and the same networks again. The test-retest
+error is what the networks' latencies differ by from before to after.
 
     python benchmarks/latency_tables.py --space fbnet_224 --engine torch
 """
@@ -41,18 +41,18 @@ def main(arguments: argparse.Namespace) -> None:
     tables = [_table(space, target, rng, arguments.networks) for _ in range(2)]
     one, other = (np.array([table[key] for key in tables[0]]) for table in tables)
     heavy = (one + other) / 2 > 0.1 * (one.mean() + other.mean()) / 2
-    level = float(np.median(other[heavy] / one[heavy]))
-    for name, factor in (("from table to table, a cell differs by", 1.0), (f"apart from the level ({level - 1:+.1%})", level)):
+    scale = float(np.median(other[heavy] / one[heavy]))
+    for name, factor in (("from table to table, an entry differs by", 1.0), (f"rescaled by {scale:.3f}", scale)):
         difference = np.abs(other / factor - one) / ((one + other / factor) / 2)
         everything, counts = np.percentile(difference[one + other > 0], [50, 95]), np.percentile(difference[heavy], [50, 95])
         print(
             f"{name}: median {everything[0]:.1%}, 95th percentile {everything[1]:.1%} "
-            f"({counts[0]:.1%}, {counts[1]:.1%} of the {heavy.sum()} cells above a tenth of the mean)"
+            f"({counts[0]:.1%}, {counts[1]:.1%} of the {heavy.sum()} entries above a tenth of the mean)"
         )
 
 
 def _table(space, target: Target, rng: random.Random, count: int) -> dict[tuple, float]:
-    """Measure a table and hold it against fresh networks; its latencies by layer and operator."""
+    """Measure a table and compare it with fresh networks; its latencies by layer and operator."""
     watch = Watch()
     fresh = [tuple(rng.choice(layer).op for layer in space.layers) for _ in range(count)]
     before = measure_networks(space, space.classes, target, fresh, ROUNDS, 1, bar)
@@ -63,10 +63,10 @@ def _table(space, target: Target, rng: random.Random, count: int) -> dict[tuple,
     table = {(row["layer"], row["op"]): row["latency_us"] for row in found.rows}
     cells = (space.network_cells(ops, space.classes) for ops in fresh)
     predicted = [sum(table[cell.layer, cell.op] for cell in path) for path in cells]
-    told, floor = statistics(predicted, (before.us[0] + after.us[0]) / 2), statistics(before.us[0], after.us[0])
-    ratio = told["mean_error"] / floor["mean_error"]
-    print(f"table: {len(table)} cells in {seconds:.1f} s; {sentence(told, floor, count)}; error / floor {ratio:.1f}")
-    seen = watch.report(max(before.unrest, found.unrest, after.unrest))
+    told, retest = statistics(predicted, (before.us[0] + after.us[0]) / 2), statistics(before.us[0], after.us[0])
+    ratio = told["mean_error"] / retest["mean_error"]
+    print(f"table: {len(table)} entries in {seconds:.1f} s. {sentence(told, retest, count)} MAPE / test-retest MAPE {ratio:.1f}")
+    seen = watch.report(max(before.variability, found.variability, after.variability))
     print(", ".join(f"{key} {value}" for key, value in seen.items()), flush=True)
     return table
 

@@ -233,7 +233,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     rows = by_name(figures_in(tmp_path), "search")
     assert rows["all of it"]["value"] == "no"
     assert rows["epoch 0 of the search, weights"]["value"] == "30"
-    assert "network found: latency predicted" not in rows
+    assert "derived architecture: predicted latency" not in rows
 
     gpu.search(figures_in(tmp_path), command, results, minutes=1)
     rows = by_name(figures_in(tmp_path), "search")
@@ -241,8 +241,8 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert (rows["search: in all"]["value"], rows["search: in all"]["unit"]) == ("2", "minutes")
     assert (rows["search: epoch, weights"]["value"], rows["search: epoch, weights"]["n"]) == ("30", "2")
     assert rows["training: top-1 on the test set"]["value"] == "90"
-    assert rows["network found: latency predicted"]["value"] == "4.5"
-    assert rows["latency table: mean error"]["held"] == "did not hold"
+    assert rows["derived architecture: predicted latency"]["value"] == "4.5"
+    assert rows["latency table: MAPE"]["held"] == "did not hold"
     assert "epoch 1 of the search, argmax" in rows
     assert "epoch 1 of the search" not in (tmp_path / "page.md").read_text()
     with pytest.raises(InputError, match="snakemake ended with code 3"):

@@ -4,19 +4,18 @@ import random
 
 import pytest
 
-import profile_latency
 from conftest import write_table
 from fbnet.errors import InputError
-from fbnet.latency.acceptance import CHOICES, judge
+from fbnet.latency.acceptance import CHOICES, compare, settle
 from fbnet.latency.table import COLUMNS
 from fbnet.space import read_space
 
 SPACE = read_space("fbnet_cifar")
-HEADER = {"norm": "bn", "engine": "torch", "threads": "1", "machine": "a chip", "unrest": "0.01"}
+HEADER = {"norm": "bn", "engine": "torch", "threads": "1", "machine": "a chip", "variability": "0.01"}
 
 
 def table(path, factor=lambda cell: 1.0, iqr=5.0, runs=100, space=SPACE, **header):
-    """A table whose cells take 100 to 200 µs times a factor."""
+    """A table whose entries take 100 to 200 µs times a factor."""
     rng = random.Random(0)
     cost = {cell.build_key: rng.uniform(100, 200) for cell in space.cells(10)}
 
@@ -41,8 +40,12 @@ def layers(*numbers, factor):
         ({"factor": lambda cell: 0.93}, True, "it agrees"),
         ({"factor": lambda cell: 1.2}, False, "does not agree"),
         ({"factor": lambda cell: 0.8}, False, "does not agree"),
-        ({"factor": lambda cell: 1.2, "unrest": "0.08"}, True, "it agrees"),  # the level is not known better than that
-        ({"factor": layers(3, factor=1.5)}, True, "it agrees"),  # 9 of 201 cells
+        (
+            {"factor": lambda cell: 1.2, "variability": "0.08"},
+            True,
+            "it agrees",
+        ),  # nobody knows the scale better
+        ({"factor": layers(3, factor=1.5)}, True, "it agrees"),  # 9 of 201 entries
         ({"factor": layers(3, 8, factor=1.5)}, False, "does not agree"),
         ({"factor": layers(3, 8, factor=0.7)}, False, "does not agree"),
         ({"factor": layers(3, 8, factor=1.5), "iqr": 200.0, "runs": 10}, True, "it agrees"),  # noise
@@ -51,22 +54,22 @@ def layers(*numbers, factor):
         ({"machine": "another chip"}, False, "machine a chip, now another chip"),
         ({"processor": "a host"}, False, "processor unknown, now a host"),
         ({"dtype": "float32"}, False, "dtype unknown, now float32"),
-        ({"space": read_space("fbnet_32")}, False, "other cells"),
+        ({"space": read_space("fbnet_32")}, False, "other entries"),
     ],
 )
 def test_the_table_in_use_stays_if_the_new_one_says_the_same(tmp_path, new, keeps, reason):
     old, new = table(tmp_path / "old.tsv"), table(tmp_path / "new.tsv", **new)
-    verdict = judge(old, new, "compare")
+    verdict = compare(old, new, "compare")
     assert verdict.keeps == keeps, verdict
     assert reason in verdict.reason
     comparable = "table in use is of" not in verdict.reason
     assert (verdict.drift is not None) == comparable
-    assert judge(old, new, "accept").keeps is False
+    assert compare(old, new, "accept").keeps is False
     if comparable:
-        assert judge(old, new, "refuse").keeps is True
+        assert compare(old, new, "refuse").keeps is True
     else:
         with pytest.raises(InputError, match="new_measurement is 'refuse', but the table in use is of"):
-            judge(old, new, "refuse")
+            compare(old, new, "refuse")
 
 
 @pytest.mark.parametrize(("column", "value"), [("latency_us", "fast"), ("iqr_us", ""), ("runs", "many")])
@@ -77,12 +80,12 @@ def test_a_broken_table_is_named(tmp_path, column, value):
     cells[COLUMNS.index(column)] = value
     old.write_text("\n".join([*lines[:-1], "\t".join(cells)]))
     with pytest.raises(InputError, match=rf"old\.tsv has {value!r} where a number must be"):
-        judge(old, new, "compare")
+        compare(old, new, "compare")
 
 
 def settled(tmp_path, choice="compare", **settings):
     text = table(tmp_path / "new.tsv", **settings).read_text()
-    return text, profile_latency._settled(text, tmp_path / "cpu", choice)
+    return text, settle(text, tmp_path / "cpu", choice)
 
 
 def test_what_is_kept_and_recorded(tmp_path):

@@ -1,4 +1,4 @@
-"""Validation: which networks a table is held against, and how well it does."""
+"""Validation: which networks a table is compared with, and how well it predicts them."""
 
 import pytest
 from hypothesis import given, settings
@@ -51,8 +51,8 @@ def test_statistics_by_hand():
         "mean_error": pytest.approx((0.1 + 0.1 + 0.1 + 0.6) / 4),
         "bias": pytest.approx((0.1 - 0.1 + 0.1 + 0.6) / 4),
         "worst_error": pytest.approx(0.6),
-        "level": pytest.approx(0.1),
-        "level_error": pytest.approx((0.2 / 1.1 + 0.5 / 1.1) / 4),
+        "scale": pytest.approx(1.1),
+        "rescaled_error": pytest.approx((0.2 / 1.1 + 0.5 / 1.1) / 4),
         "spearman": pytest.approx(0.8),
         "kendall": pytest.approx(4 / 6),
     }

@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     write_text(history / "accepted.tsv", text)
     write_text(arguments.table, text)
-    log.info("%s is now the table of %s; searches that were trained with another run again.", arguments.table, source)
+    log.info("%s is now the table of %s; searches that used another table run again.", arguments.table, source)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 #!/usr/bin/env python3
-"""Measure architectures end to end on this machine, beside what the latency table predicts of them."""
+"""Measure the latency of architectures end to end on this machine, and rescale it to that of the latency table."""
 
 import argparse
 from pathlib import Path
 
 import numpy as np
 
-from fbnet.errors import InputError
-from fbnet.latency import read_table
-from fbnet.latency.machine import Watch, take_device
+from fbnet.latency.machine import Watch, take_device_of
 from fbnet.latency.profiling import measure_networks
 from fbnet.latency.table import tsv
 from fbnet.latency.target import add_options, from_options
@@ -16,16 +14,13 @@ from fbnet.latency.validation import draw
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import read_architectures, read_space
 
-REFERENCES = 8  # random networks, always the same, that tell the level of the machine's speed during a measurement
+REFERENCES = 8  # random networks, always the same: by which factor the machine is slower than its table during a measurement
 COLUMNS = ["name", "ops", "predicted_us", "measured_us", "latency_us"]
 
 
 def main(arguments: argparse.Namespace) -> None:
     space, target = read_space(arguments.space), from_options(arguments)
-    if target.engine == "analytic":
-        raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
-    table = read_table(arguments.table, space, arguments.classes, target.settings())
-    about = take_device(target, arguments.table)
+    table, about = take_device_of(arguments.table, space, arguments.classes, target)
     rows = read_architectures(arguments.architectures, space)
     architectures = [row["ops"] for row in rows]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
@@ -37,22 +32,20 @@ def main(arguments: argparse.Namespace) -> None:
     )
     us = measured.us[0]
     predicted = np.array([table.predict(ops) for ops in architectures + references])
-    level = float(np.median((us / predicted)[len(architectures) :]))
+    scale = float(np.median((us / predicted)[len(architectures) :]))
     found = [
         {"name": row["name"], "ops": " ".join(row["ops"])}
-        | {"predicted_us": foretold, "measured_us": taken, "latency_us": taken / level}
+        | {"predicted_us": foretold, "measured_us": taken, "latency_us": taken / scale}
         for row, foretold, taken in zip(rows, predicted.tolist(), us.tolist(), strict=False)
     ]
-    header = {"space": space.name, "level": f"{level:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
-    header |= target.settings() | about | watch.report(measured.unrest)
+    header = {"space": space.name, "level": f"{scale:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
+    header |= target.settings() | about | watch.report(measured.variability)
     write_text(arguments.out, tsv(found, COLUMNS, header))
     for row in found:
         log.info(
-            "%s: %.0f µs predicted, %.0f µs measured, %.0f µs at the level of the table.",
+            "%s: %.0f µs predicted, %.0f µs measured, %.0f µs measured and rescaled.",
             *(row["name"], row["predicted_us"], row["measured_us"], row["latency_us"]),
         )
-    if "disturbed" in header:
-        log.warning("The machine was disturbed: %s. Measure again when it is quiet.", header["disturbed"])
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 import argparse
 from pathlib import Path
 
-from fbnet.latency import TABLE_SETTINGS, Target, read_header, read_table
-from fbnet.latency.acceptance import CHOICES, judge
+from fbnet.latency import TABLE_SETTINGS, Target, read_table
+from fbnet.latency.acceptance import CHOICES, settle
 from fbnet.latency.machine import Watch, take_device
 from fbnet.latency.profiling import analytic, measure
 from fbnet.latency.table import COLUMNS, drawing, tsv
@@ -26,11 +26,11 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         text = _measured(space, target, arguments)
         if arguments.history and target.engine != "analytic":
-            text = _settled(text, arguments.history, arguments.new_measurement)
+            text = settle(text, arguments.history, arguments.new_measurement)
     write_text(arguments.out, text)
     table = read_table(arguments.out, space, arguments.classes, expected)
     log.info("Latencies of space %s:\n%s", space.name, drawing(table))
-    log.info("Networks of this space take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
+    log.info("Networks of this space are predicted to take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
 
 
 def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace) -> str:
@@ -40,7 +40,7 @@ def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace)
         return tsv(analytic(space, arguments.classes, target.cost).rows, COLUMNS, header)
     about = take_device(target)
     log.info(
-        "Measuring %d cells of space %s, at most %d rounds: %s.",
+        "Measuring the %d entries of a table for space %s, at most %d rounds: %s.",
         *(len(space.cells(arguments.classes)), space.name, arguments.runs),
         ", ".join(f"{key} {value}" for key, value in target.settings().items()),
     )
@@ -49,35 +49,7 @@ def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace)
         *(space, arguments.classes, target, arguments.precision, arguments.runs),
         lambda rounds: Progress(rounds, desc="profile", unit="round"),
     )
-    header |= about | watch.report(found.unrest)
-    if "disturbed" in header:
-        log.warning("The machine was disturbed: %s. Measure again when it is quiet.", header["disturbed"])
-    return tsv(found.rows, COLUMNS, header)
-
-
-def _settled(text: str, history: Path, choice: str) -> str:
-    """The table to use: the new one, or the one in use if it says the same. `history` keeps both, and how they differ.
-
-    The table in use is there too, since Snakemake removes a rule's outputs before it runs.
-    """
-    accepted, measured, before, record = (history / f"{name}.tsv" for name in ("accepted", "measured", "before", "drift"))
-    write_text(measured, text)
-    if not accepted.exists():
-        write_text(accepted, text)
-        return text
-    verdict = judge(accepted, measured, choice)
-    date = read_header(measured).get("date", "")
-    row = {"date": date} | verdict.row()
-    lines = record.read_text() if record.exists() else tsv([], list(row), {})
-    write_text(record, lines + tsv([row], list(row), {}).partition("\n")[2])
-    told = f"{verdict.reason}{f' ({verdict.drift})' if verdict.drift else ''}"
-    write_text(before, accepted.read_text())
-    if verdict.keeps:
-        log.info("The table in use stays as it is, and nothing need run again: %s. The new measurement: %s", told, measured)
-        return accepted.read_text()
-    log.warning("The new measurement replaces the table in use, and searches run again: %s. The old table: %s", told, before)
-    write_text(accepted, text)
-    return text
+    return tsv(found.rows, COLUMNS, header | about | watch.report(found.variability))
 
 
 if __name__ == "__main__":
@@ -85,15 +57,15 @@ if __name__ == "__main__":
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     add_options(parser)
-    parser.add_argument("--precision", type=float, default=0.02, help="a cell is done when its median is as sure as this")
-    parser.add_argument("--runs", type=int, default=100, help="most timed runs of each cell")
+    parser.add_argument("--precision", type=float, default=0.02, help="an entry is done when its median is known this well")
+    parser.add_argument("--runs", type=int, default=100, help="most timed runs of each entry")
     parser.add_argument("--table", type=Path, help="take over this table instead of measuring")
     parser.add_argument("--history", type=Path, help="folder that keeps the table in use, to compare a new measurement with")
     parser.add_argument(
         "--new-measurement",
         choices=CHOICES,
         default="compare",
-        help="with --history: replace the table in use if they do not agree (compare), in any case, or not",
+        help="with --history: replace the table in use if they do not agree (compare), in any case (accept), or not (refuse)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the table to write (TSV)")
     run(parser, main)

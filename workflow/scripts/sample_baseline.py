@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Architectures to hold a search's result against: random ones within the same latency budget, or the published ones."""
+"""Baselines to compare a search's result with: random architectures within the same latency budget, or published ones."""
 
 import argparse
 from pathlib import Path
@@ -37,8 +37,8 @@ if __name__ == "__main__":
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
-    parser.add_argument("--latency-budget", help="the most that a random one may take: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
-    parser.add_argument("--architectures", type=Path, help="or: as much as the first of these takes (TSV)")
+    parser.add_argument("--latency-budget", help="most predicted latency of a random one: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
+    parser.add_argument("--architectures", type=Path, help="or: that of the first of these (TSV)")
     parser.add_argument("--published", nargs="+", help="or: these published networks")
     parser.add_argument("--count", type=int, default=8, help="number of random architectures")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random architectures")

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Hold a latency table against this machine: random networks, measured end to end, and what the table predicts of them."""
+"""Compare a latency table with this machine: predicted and measured latencies of random networks, end to end."""
 
 import argparse
 from pathlib import Path
 
-from fbnet.errors import InputError
-from fbnet.latency import device_of, read_table
-from fbnet.latency.machine import Watch, take_device
+from fbnet.latency import device_of
+from fbnet.latency.machine import Watch, take_device_of
 from fbnet.latency.profiling import measure_networks
 from fbnet.latency.table import tsv
 from fbnet.latency.target import add_options, from_options
@@ -14,15 +13,12 @@ from fbnet.latency.validation import COLUMNS, draw, sentence, statistics
 from fbnet.runtime import Progress, log, replacing, run
 from fbnet.space import read_space
 
-TIMES = 2  # the networks are measured so often, one time after the other: the difference is the floor of any prediction
+TIMES = 2  # the networks are measured so often, one time after the other: no prediction can do better than the test-retest error
 
 
 def main(arguments: argparse.Namespace) -> None:
     space, target = read_space(arguments.space), from_options(arguments)
-    if target.engine == "analytic":
-        raise InputError("--engine is analytic: such a table counts instead of measuring, there is nothing to hold it against")
-    table = read_table(arguments.table, space, arguments.classes, target.settings())
-    about = take_device(target, arguments.table)
+    table, about = take_device_of(arguments.table, space, arguments.classes, target)
     drawn = draw(table, arguments.networks)
     log.info("Measuring %d random networks of space %s, %d times %d rounds.", len(drawn), space.name, TIMES, arguments.runs)
     watch = Watch(about.get("gpu"))
@@ -34,16 +30,16 @@ def main(arguments: argparse.Namespace) -> None:
     mean = measured.us.mean(0)
     predicted = [table.predict(ops) for ops, _ in drawn]
     found = statistics(predicted, mean)
-    floor = statistics(first, second)
+    retest = statistics(first, second)
     rows = [
         dict(zip(COLUMNS, (" ".join(ops), how, *us, us[0] / us[1] - 1), strict=True))
         for (ops, how), *us in zip(drawn, predicted, mean, first, second, strict=True)
     ]
-    told = sentence(found, floor, len(rows))
+    told = sentence(found, retest, len(rows))
     header = {"space": space.name, "result": told, "networks": str(len(rows))}
     header |= {key: f"{value:.4f}" for key, value in found.items()}
-    header |= {f"floor_{key}": f"{value:.4f}" for key, value in floor.items()}
-    header |= target.settings() | about | watch.report(measured.unrest)
+    header |= {f"retest_{key}": f"{value:.4f}" for key, value in retest.items()}
+    header |= target.settings() | about | watch.report(measured.variability)
     paths = [arguments.out, *([arguments.plot] if arguments.plot else [])]
     with replacing(*paths) as (out, *plot):
         out.write_text(tsv(rows, COLUMNS, header))
@@ -52,8 +48,6 @@ def main(arguments: argparse.Namespace) -> None:
 
             scatter(rows, f"{space.name} on {device_of(header)}", plot[0])
     log.info("%s", told)
-    if "disturbed" in header:
-        log.warning("The machine was disturbed: %s. Validate again when it is quiet.", header["disturbed"])
 
 
 if __name__ == "__main__":

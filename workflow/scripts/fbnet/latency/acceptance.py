@@ -8,21 +8,22 @@ import numpy as np
 
 from fbnet.errors import InputError
 from fbnet.latency.drift import half_width
-from fbnet.latency.table import KEY, read_header, read_rows
+from fbnet.latency.table import KEY, read_header, read_rows, tsv
 from fbnet.latency.target import Target
+from fbnet.runtime import log, write_text
 
 CHOICES = ("compare", "accept", "refuse")  # what to do with a new measurement where there is a table already
-# Two tables agree if the whole level is the same within LEVEL, or NOISES times the unrest of either measurement, and if no
-# more than SHARE of the cells differ beyond that by more than CELL, or NOISES times the confidence intervals of both.
-LEVEL, CELL, SHARE, NOISES = 0.10, 0.10, 0.05, 3
-_LEAST = 0.1  # of the mean cell: cells below it cost next to nothing, and their ratios say nothing
+# Two tables agree if their scale factor is 1 within SCALE, or NOISES times the timing variability of either measurement, and if
+# no more than SHARE of the rescaled entries differ by more than ENTRY, or NOISES times the confidence intervals of both.
+SCALE, ENTRY, SHARE, NOISES = 0.10, 0.10, 0.05, 3
+_LEAST = 0.1  # of the mean entry: entries below it cost next to nothing, and their ratios say nothing
 _SETTINGS = ("norm", *Target.__dataclass_fields__, "machine", "processor")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How a new table differs from an old one: `level` of the middling cell (0.02: 2 % slower) and what is `allowed` of it,
-    `difference` of the middling cell beyond that, and the share of `cells` that differ by more than their noise."""
+    """How a new table differs from an old one, as the columns of a record: `level`, the scale factor − 1 (0.02: 2 % slower), and
+    what is `allowed` of it; the median `difference` of rescaled entries; the share of entries (`cells`) beyond their noise."""
 
     level: float
     allowed: float
@@ -36,8 +37,8 @@ class Drift:
 
     def __str__(self) -> str:
         return (
-            f"level {self.level:+.1%} (allowed {self.allowed:.1%}), cells beyond it {self.difference:.1%} in the median, "
-            f"and {self.cells:.1%} of them more than their noise (allowed {SHARE:.0%})"
+            f"scale factor {1 + self.level:.3f} (allowed {self.allowed:.1%} from 1); rescaled, entries differ by "
+            f"{self.difference:.1%} in the median, and {self.cells:.1%} of them by more than their noise (allowed {SHARE:.0%})"
         )
 
 
@@ -55,7 +56,32 @@ class Verdict:
         return {"decision": "kept" if self.keeps else "replaced"} | numbers | {"reason": self.reason}
 
 
-def judge(old: Path, new: Path, choice: str) -> Verdict:
+def settle(text: str, history: Path, choice: str) -> str:
+    """The table to use: a new one, given as text, or the one in use if it says the same. `choice` as for `compare`.
+
+    The folder `history` keeps both, and how they differ; the table in use is there too, since Snakemake removes a rule's outputs
+    before it runs.
+    """
+    accepted, measured, before, record = (history / f"{name}.tsv" for name in ("accepted", "measured", "before", "drift"))
+    write_text(measured, text)
+    if not accepted.exists():
+        write_text(accepted, text)
+        return text
+    verdict = compare(accepted, measured, choice)
+    row = {"date": read_header(measured).get("date", "")} | verdict.row()
+    lines = record.read_text() if record.exists() else tsv([], list(row), {})
+    write_text(record, lines + tsv([row], list(row), {}).partition("\n")[2])
+    told = f"{verdict.reason}{f' ({verdict.drift})' if verdict.drift else ''}"
+    write_text(before, accepted.read_text())
+    if verdict.keeps:
+        log.info("The table in use stays as it is, and nothing need run again: %s. The new measurement: %s", told, measured)
+        return accepted.read_text()
+    log.warning("The new measurement replaces the table in use, and searches run again: %s. The old table: %s", told, before)
+    write_text(accepted, text)
+    return text
+
+
+def compare(old: Path, new: Path, choice: str) -> Verdict:
     """Whether the table at `new` is to replace the one at `old`; `choice` is one of CHOICES.
 
     Raises InputError for a table that is none, and for choice `refuse` where the old one is of other settings.
@@ -66,9 +92,9 @@ def judge(old: Path, new: Path, choice: str) -> Verdict:
         for key in _SETTINGS
         if before.get(key) != after.get(key)
     ]
-    drift = None if changed else _compare(old, new, max(_unrest(old, before), _unrest(new, after)))
+    drift = None if changed else _drift(old, new, max(_variability(old, before), _variability(new, after)))
     if not drift:
-        reason = f"the table in use is of {'; '.join(changed) or 'other cells'}"
+        reason = f"the table in use is of {'; '.join(changed) or 'other entries'}"
         if choice == "refuse":
             raise InputError(f"new_measurement is 'refuse', but {reason}: set it to compare or accept")
         return Verdict(False, reason)
@@ -81,8 +107,8 @@ def judge(old: Path, new: Path, choice: str) -> Verdict:
     return Verdict(False, "it does not agree with the table in use", drift)
 
 
-def _unrest(path: Path, header: Mapping[str, str]) -> float:
-    return _number(path, header.get("unrest", "0"))
+def _variability(path: Path, header: Mapping[str, str]) -> float:
+    return _number(path, header.get("variability", "0"))
 
 
 def _number(path: Path, text: str) -> float:
@@ -92,23 +118,23 @@ def _number(path: Path, text: str) -> float:
         raise InputError(f"the latency table {path} has {text!r} where a number must be: remove it") from None
 
 
-def _compare(old: Path, new: Path, unrest: float) -> Drift | None:
-    """The drift from one table to another; None where they are not of the same cells."""
-    cells = [{tuple(row[column] for column in KEY): row for row in read_rows(path)} for path in (old, new)]
-    if set(cells[0]) != set(cells[1]):
+def _drift(old: Path, new: Path, variability: float) -> Drift | None:
+    """The drift from one table to another; None where they have not the same entries."""
+    entries = [{tuple(row[column] for column in KEY): row for row in read_rows(path)} for path in (old, new)]
+    if set(entries[0]) != set(entries[1]):
         return None
-    keys = list(cells[0])
+    keys = list(entries[0])
     (before, noise_before), (after, noise_after) = (
-        _latencies(path, [rows[key] for key in keys]) for path, rows in zip((old, new), cells, strict=True)
+        _latencies(path, [rows[key] for key in keys]) for path, rows in zip((old, new), entries, strict=True)
     )
     least = _LEAST * (before.mean() + after.mean()) / 2
     counts = np.minimum(before, after) > least
-    level = float(np.median(after[counts] / before[counts])) if counts.any() else 1.0
-    expected = np.maximum(before * level, least)
-    difference = np.abs(after - before * level) / expected
+    scale = float(np.median(after[counts] / before[counts])) if counts.any() else 1.0
+    expected = np.maximum(before * scale, least)
+    difference = np.abs(after - before * scale) / expected
     noise = np.hypot(noise_before, noise_after) / expected
-    beyond = difference > np.maximum(CELL, NOISES * noise)
-    return Drift(level - 1, max(LEVEL, NOISES * unrest), float(np.median(difference)), float(beyond.mean()))
+    beyond = difference > np.maximum(ENTRY, NOISES * noise)
+    return Drift(scale - 1, max(SCALE, NOISES * variability), float(np.median(difference)), float(beyond.mean()))
 
 
 def _latencies(path: Path, rows: Sequence[Mapping[str, str]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Levels of repeated timings on a machine whose speed drifts."""
+"""Medians of repeated timings on a machine whose speed drifts."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,8 +11,8 @@ _ITERATIONS = 3
 def steady(passes: Sequence[Sequence[tuple[Hashable, float]]]) -> tuple[dict[Hashable, np.ndarray], np.ndarray]:
     """The samples of each key as if the machine had kept its median speed, and the drift of each pass (1: the median).
 
-    `passes`: in the order of time, (key, µs) of what ran in each. A sample is taken for level[key] · drift[pass]; the drift is
-    the running median of a pass's time over the sum of its levels, a level the median of a key's samples over their drift.
+    `passes`: in the order of time, (key, µs) of what ran in each. A sample is taken for median[key] · drift[pass]; the drift is
+    the running median of a pass's time over the sum of its keys' medians, a median that of a key's samples over their drift.
     """
     number = {key: i for i, key in enumerate(dict.fromkeys(key for one in passes for key, _ in one))}
     keys = np.array([number[key] for one in passes for key, _ in one])
@@ -23,8 +23,8 @@ def steady(passes: Sequence[Sequence[tuple[Hashable, float]]]) -> tuple[dict[Has
     totals = np.bincount(where, times)
     drift = np.ones(len(passes))
     for _ in range(_ITERATIONS):
-        levels = np.array([np.median(part) for part in np.split((times / drift[where])[order], bounds)])
-        drift = _running_median(totals / np.bincount(where, levels[keys]))
+        medians = np.array([np.median(part) for part in np.split((times / drift[where])[order], bounds)])
+        drift = _running_median(totals / np.bincount(where, medians[keys]))
         drift /= np.median(drift)
     samples = np.split((times / drift[where])[order], bounds)
     return dict(zip(number, samples, strict=True)), drift

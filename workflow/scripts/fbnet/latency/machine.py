@@ -10,13 +10,14 @@ import torch
 
 from fbnet.device import gpu_uuid, nvidia_driver, nvidia_smi, take_gpus, usable_gpus
 from fbnet.errors import InputError
-from fbnet.latency.table import read_header
+from fbnet.latency.table import LatencyTable, read_header, read_table
 from fbnet.latency.target import Target
 from fbnet.latency.torch_engine import check
 from fbnet.runtime import log
+from fbnet.space import SearchSpace
 
 BUSY = 0.1  # share of the machine's cores, or of the GPU's time, that others may use before a measurement is called disturbed
-UNREST = 0.15  # spread of the machine's speed from which on it is
+VARIABILITY = 0.15  # timing variability from which on it is
 _TICKS = {"user": 0, "nice": 1, "system": 2, "irq": 5, "softirq": 6, "steal": 7}
 
 
@@ -39,10 +40,10 @@ class Watch:
             used = None  # not Linux
         return time.monotonic(), used, own
 
-    def report(self, speed_spread: float) -> dict[str, str]:
-        """Lines for a table's header: loads, the share of cores that others used, the given spread of the speed (`unrest`).
+    def report(self, variability: float) -> dict[str, str]:
+        """Lines for a table's header: loads, the share of cores that others used, the given timing variability.
 
-        Where one is above its threshold, there is also the line `disturbed`, which says why.
+        Where one is above its threshold, there is also the line `disturbed`, which says why, and a warning in the log.
         """
         (start, used_before, own_before), (end, used, own) = self._start, self._now()
         lines = {"load": f"{self._load:.2f} before, {os.getloadavg()[0]:.2f} after"}
@@ -56,10 +57,13 @@ class Watch:
             lines["gpu_load"] = f"{self._gpu:.0%} before"
             if self._gpu > BUSY:
                 reasons.append(f"other programs used {self._gpu:.0%} of the GPU's time before")
-        lines["unrest"] = f"{speed_spread:.4f}"
-        if speed_spread > UNREST:
-            reasons.append(f"the machine's speed varied by {speed_spread:.0%}")
-        return lines | ({"disturbed": "; ".join(reasons)} if reasons else {})
+        lines["variability"] = f"{variability:.4f}"
+        if variability > VARIABILITY:
+            reasons.append(f"timing variability was {variability:.0%}")
+        if reasons:
+            lines["disturbed"] = "; ".join(reasons)
+            log.warning("The machine was disturbed: %s. Measure again when it is quiet.", lines["disturbed"])
+        return lines
 
 
 def describe(target: Target) -> dict[str, str]:
@@ -120,6 +124,16 @@ def take_device(target: Target, table: Path | None = None) -> dict[str, str]:
     if _on_gpu(target):
         log.info("Measuring on the GPU %s (%s).", about["machine"], about["gpu"])
     return about
+
+
+def take_device_of(table: Path, space: SearchSpace, classes: int, target: Target) -> tuple[LatencyTable, dict[str, str]]:
+    """Read a measured table, and have the device that it was measured on, described, to compare whole networks with it.
+
+    Raises InputError for a table that was not measured, or not with these settings on this kind of machine.
+    """
+    if target.engine == "analytic":
+        raise InputError("--engine is analytic: such a table counts instead of measuring, so there is nothing to compare it with")
+    return read_table(table, space, classes, target.settings()), take_device(target, table)
 
 
 def check_same(table: Path, about: dict[str, str]) -> None:

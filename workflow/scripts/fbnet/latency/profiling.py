@@ -29,17 +29,17 @@ _ROUNDS_BETWEEN_LOOKS = 4
 
 
 class Measurement(NamedTuple):
-    """Rows of a latency table, and how even the machine's speed was: the interquartile range of its drift."""
+    """Rows of a latency table, and the timing variability: the machine's speed, its interquartile range over its median."""
 
     rows: list[dict]
-    unrest: float
+    variability: float
 
 
 class WholeNetworks(NamedTuple):
-    """Latencies of networks in µs, [times, networks], and the interquartile range of the machine's speed meanwhile."""
+    """Latencies of networks in µs, [times, networks], and the timing variability meanwhile, as in Measurement."""
 
     us: np.ndarray
-    unrest: float
+    variability: float
 
 
 def make_engine(cells: Sequence[Cell], target: Target):
@@ -85,7 +85,7 @@ def measure(
     """The latency of every cell of a space on a target, as shares of whole networks' latencies.
 
     In each round every unfinished candidate of every layer is timed: inside random networks, where the engine can do that, or
-    else alone. Then levels are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
+    else alone. Then medians are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
     confidence interval of its median is within `precision` of it (of a tenth of the mean cell, if that is more), or after
     `runs` runs. `progress` wraps the range of rounds. Raises InputError.
     """
@@ -180,16 +180,16 @@ def design(space: SearchSpace, rng: random.Random, wanted: set | None = None) ->
 
 
 def fit(timed: dict[Hashable, np.ndarray], drift: np.ndarray, networks: list, with_overhead: bool) -> tuple[float, float]:
-    """(scale, µs per cell) by which the sums of cells' levels become networks' latencies, by the median or robust least squares.
+    """(scale, µs per cell) by which the sums of cells' medians become networks' latencies, by the median or robust least squares.
 
     `timed` and `drift` as `steady` returns them, `networks` as in Samples.
     """
-    levels = {key: np.median(values) for key, values in timed.items()}
+    medians = {key: np.median(values) for key, values in timed.items()}
     measured = np.array([time / drift[index] for index, _, time in networks])
-    sums = np.array([sum(levels.get(cell.build_key, 0.0) for cell in path) for _, path, _ in networks])
+    sums = np.array([sum(medians.get(cell.build_key, 0.0) for cell in path) for _, path, _ in networks])
     if not with_overhead:
         return float(np.median(measured / sums)), 0.0
-    counts = np.array([sum(cell.build_key in levels for cell in path) for _, path, _ in networks])
+    counts = np.array([sum(cell.build_key in medians for cell in path) for _, path, _ in networks])
     table = np.stack([sums, counts], axis=1) / measured[:, None]
     weights = np.ones(len(measured))
     for _ in range(10):  # Huber's weights, so that a network that was disturbed counts less

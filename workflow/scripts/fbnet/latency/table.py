@@ -1,4 +1,4 @@
-"""Latency tables: what each cell of a search space costs, in µs."""
+"""Latency tables: what each cell of a search space costs, an entry each, in µs."""
 
 import csv
 import io
@@ -56,11 +56,11 @@ class LatencyTable:
 
 
 def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[str, str] | None = None) -> LatencyTable:
-    """Read a table by key, never by position; rows of other cells are left aside.
+    """Read a table by key, never by position; entries of other spaces are left aside.
 
-    The column expansion may be absent where the operators' names say it. Raises InputError that names file and cell for one
-    that is missing, doubled, negative or no finite number, or the setting if the header tells of another norm than the space's
-    or of other settings than those `expected`.
+    The column expansion may be absent where the operators' names say it. Raises InputError that names file and entry for
+    one that is missing, doubled, negative or no finite number, or the setting if the header tells of another norm than the
+    space's or of other settings than those `expected`.
     """
     header = read_header(path)
     for key, value in {"norm": space.stem.norm, **(expected or {})}.items():
@@ -81,7 +81,7 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
         if not math.isfinite(latency_us) or latency_us < 0:
             raise InputError(f"{name}: latency_us is {row['latency_us']!r}, but must be a number of µs, 0 or more")
         if key in latencies:
-            raise InputError(f"{name}: the cell is there twice; keep one row")
+            raise InputError(f"{name}: the entry is there twice; keep one row")
         latencies[key] = latency_us
 
     def latency(cell: Cell) -> float:

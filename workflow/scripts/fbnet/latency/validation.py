@@ -29,9 +29,9 @@ def draw(table: LatencyTable, count: int, seed: int = 1) -> list[tuple[tuple[str
     tilted = {_tilted(table, rng, rng.uniform(-_TILT, _TILT)) for _ in range(_DRAWS_PER_NETWORK * count)} - set(drawn)
     pool = {ops: table.predict(ops) for ops in sorted(tilted)}
     least, most = min(pool.values(), default=0.0), max(pool.values(), default=0.0)
-    for level in np.linspace(least, most, count - len(drawn)):
+    for us in np.linspace(least, most, count - len(drawn)):
         if pool:
-            nearest = min(pool, key=lambda ops: abs(pool[ops] - level))
+            nearest = min(pool, key=lambda ops: abs(pool[ops] - us))
             drawn[nearest] = "stratified"
             del pool[nearest]
     return list(drawn.items())
@@ -46,29 +46,31 @@ def _tilted(table: LatencyTable, rng: random.Random, tilt: float) -> tuple[str, 
 
 
 def statistics(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
-    """How well one series foretells the other.
+    """How well one series predicts the other.
 
-    `mean_error` and `worst_error` of |predicted / measured − 1|, `bias` without the bars; `level`: the middling ratio − 1, and
-    `level_error`: the mean error once it is put right; `spearman` and `kendall`: the rank correlations.
+    Of predicted / measured − 1: `mean_error`, the mean absolute percentage error (MAPE), `worst_error`, the largest, and `bias`,
+    the mean with its sign. `scale`: the median of predicted / measured; `rescaled_error`: the MAPE of predictions divided by it.
+    `spearman` and `kendall`: the rank correlations.
     """
     ratios = np.asarray(predicted) / np.asarray(measured)
-    level = float(np.median(ratios))
+    scale = float(np.median(ratios))
     return {
         "mean_error": float(np.abs(ratios - 1).mean()),
         "bias": float(ratios.mean() - 1),
         "worst_error": float(np.abs(ratios - 1).max()),
-        "level": level - 1,
-        "level_error": float(np.abs(ratios / level - 1).mean()),
+        "scale": scale,
+        "rescaled_error": float(np.abs(ratios / scale - 1).mean()),
         "spearman": float(spearmanr(predicted, measured).statistic),
         "kendall": float(kendalltau(predicted, measured).statistic),
     }
 
 
-def sentence(found: Mapping[str, float], floor: Mapping[str, float], count: int) -> str:
-    """Two `statistics` in words: of the prediction of so many networks, and of their measuring again."""
+def sentence(found: Mapping[str, float], retest: Mapping[str, float], count: int) -> str:
+    """Two `statistics` in words: of the prediction of so many networks, and of measuring them again."""
     return (
-        f"{count} random networks: predicted within {found['mean_error']:.1%} of the measured latency in the mean, "
-        f"{found['worst_error']:.1%} at worst (bias {found['bias']:+.1%}; {found['level_error']:.1%} once the level, "
-        f"{found['level']:+.1%}, is put right; Spearman {found['spearman']:.3f}, Kendall {found['kendall']:.3f}); "
-        f"measured twice they differ by {floor['mean_error']:.1%} (Spearman {floor['spearman']:.3f})"
+        f"Predicted against measured latency of {count} random networks: mean absolute percentage error (MAPE) "
+        f"{found['mean_error']:.1%}, at worst {found['worst_error']:.1%}, bias {found['bias']:+.1%}; MAPE "
+        f"{found['rescaled_error']:.1%} once predictions are rescaled (divided by {found['scale']:.3f}); Spearman's ρ "
+        f"{found['spearman']:.3f}, Kendall's τ {found['kendall']:.3f}. "
+        f"Test-retest error: MAPE {retest['mean_error']:.1%} between two measurements (ρ {retest['spearman']:.3f})."
     )
