@@ -1,4 +1,5 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
+# make wheel: what a device is measured with, in one file.
 # make test-slurm: the workflow on clusters: a SLURM, installed and started here (root, Debian), and stand-ins of others.
 # make report: a sweep on digits with evidence, in about 13 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
 # make gpu: what only a GPU can tell, as a page to send to us: three parts of at most MINUTES each, called again they go on.
@@ -8,7 +9,7 @@ QUIETLY := --quiet --disable-pip-version-check
 CONFIG ?= examples/report.yaml
 MINUTES ?= 9
 
-.PHONY: install demo report test test-slurm gpu gpu-tests gpu-steps gpu-search check clean
+.PHONY: install wheel demo report test test-slurm gpu gpu-tests gpu-steps gpu-search check clean
 .NOTPARALLEL: gpu
 
 install: .venv/installed
@@ -18,6 +19,11 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(QUIETLY) --requirement requirements.txt
 	touch $@
+
+wheel: install
+	rm -rf build
+	$(BIN)/pip wheel $(QUIETLY) --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
 
 demo: install
 	$(BIN)/snakemake --cores all --configfile examples/digits.yaml

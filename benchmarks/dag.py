@@ -6,6 +6,7 @@ The finished searches are copies of one that really ran, taken over by `snakemak
     python benchmarks/dag.py
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -86,6 +87,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"{cpu_model()}, {os.cpu_count()} cores, Snakemake {version('snakemake')}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as temporary:
         main(Path(temporary))

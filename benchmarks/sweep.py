@@ -5,6 +5,7 @@ make .venv/slurm
 python tests/cluster.py python benchmarks/sweep.py
 """
 
+import argparse
 import os
 import platform
 import re
@@ -114,6 +115,7 @@ def main(toy: Cluster, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if FOLDER not in os.environ:
         sys.exit("Run it on a cluster: python tests/cluster.py python benchmarks/sweep.py")
     print(f"{cpu_model()}, {os.cpu_count()} cores, Snakemake {version('snakemake')}, Python {platform.python_version()}")
