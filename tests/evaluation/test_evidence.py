@@ -4,9 +4,13 @@ import math
 
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
 from fbnet.evaluation.diagnosis import rank_correlation, warnings
-from fbnet.evaluation.evidence import difference, mean_and_sd, sentences
+from fbnet.evaluation.evidence import difference, sentences
+from fbnet.evaluation.significance import mean_and_sd
 
 
 def networks(kind, top1, **columns):
@@ -34,54 +38,97 @@ def test_mean_and_sd():
     assert math.isnan(sd)
 
 
-def test_the_standard_error_is_that_of_both_means():
-    # variances 0.0001 / 3 and 0.0004 / 4 = 0.00003333 + 0.00006667
+def test_welch_s_interval_by_hand():
+    # variances 0.0001 / 3 = 3.333e-5 and (2 · 0.02²) / 3 / 4 = 6.667e-5, together 1e-4;
+    # degrees of freedom 1e-8 / (3.333e-5² / 2 + 6.667e-5² / 3) = 4.909, of which t is 2.585
     found = difference(networks("found", [0.90, 0.91, 0.92]), networks("random", [0.85, 0.87, 0.87, 0.89]))
-    variance = 0.0001 / 3 + (2 * 0.02**2) / 3 / 4
     assert found.value == pytest.approx(0.04)
-    assert found.error == pytest.approx(math.sqrt(variance))
-    assert found.clear
-    assert str(found) == f"4.0 points better (± {200 * math.sqrt(variance):.1f} at two standard errors)"
+    assert found.error == pytest.approx(0.01)
+    assert found.freedom == pytest.approx(54 / 11)
+    assert found.half_width == pytest.approx(0.02585, abs=1e-5)
+    assert found.significant
+    assert str(found) == "4.0 percentage points better (95 % confidence interval +1.4 to +6.6)"
 
 
-def test_one_network_has_the_spread_of_its_trainings_or_else_that_of_the_others():
-    others = networks("random", [0.80, 0.90])  # variance 0.005, of the mean 0.0025
-    by_trainings = difference(networks("found", [0.95], top1_sd=0.03), others)
-    assert by_trainings.error == pytest.approx(math.sqrt(0.03**2 / 3 + 0.0025))
-    by_others = difference(networks("found", [0.95], trainings=1), others)
-    assert by_others.error == pytest.approx(math.sqrt(0.005 + 0.0025))
-    assert not by_others.clear
-    alone = difference(networks("found", [0.95]), networks("random", [0.5]))
-    assert math.isinf(alone.error)
-    assert not alone.clear
-    assert str(alone) == "a difference of +45.0 points, of which a single training each cannot tell whether it is chance"
+def test_two_against_two_need_more_than_two_standard_errors():
+    found = difference(networks("found", [0.89, 0.91]), networks("random", [0.86, 0.88]))  # t of 2 degrees of freedom: 4.303
+    assert found.freedom == pytest.approx(2)
+    assert found.value / found.error == pytest.approx(3 / 2**0.5)
+    assert found.half_width == pytest.approx(4.3027 * 0.01 * 2**0.5, rel=1e-4)
+    assert not found.significant
+    assert str(found) == "a difference of +3.0 percentage points, not significant (95 % confidence interval -3.1 to +9.1)"
 
 
-def test_a_difference_within_the_spread_is_called_so():
+ACCURACIES = st.lists(st.integers(0, 1000), min_size=2, max_size=8).map(lambda hits: [hit / 1000 for hit in hits])
+
+
+@given(ACCURACIES, ACCURACIES)
+def test_groups_and_runs_of_single_networks_agree_with_scipy(one, other):
+    assume(len({*one}) > 1 and len({*other}) > 1)
+    expected = ttest_ind(one, other, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    (mean, sd), (other_mean, other_sd) = map(mean_and_sd, (one, other))
+    single = networks("found", [mean], top1_sd=sd, trainings=len(one))
+    other_single = networks("random", [other_mean], top1_sd=other_sd, trainings=len(other))
+    group, other_group = networks("found", one), networks("random", other)
+    for pair in ((group, other_group), (single, other_single), (single, other_group), (group, other_single)):
+        found = difference(*pair)
+        assert found.freedom == pytest.approx(expected.df)
+        assert (found.value - found.half_width, found.value + found.half_width) == pytest.approx(tuple(interval), abs=1e-9)
+
+
+def test_one_run_of_one_network_is_a_sample_from_the_others_spread():
+    others = [0.80, 0.84, 0.90]
+    found = difference(networks("found", [0.95], trainings=1), networks("random", others))
+    expected = ttest_ind([0.95], others)  # with one spread for both, the classical test
+    assert found.freedom == expected.df == 2
+    assert found.value / found.error == pytest.approx(expected.statistic)
+    turned = difference(networks("random", others), networks("published", [0.95], trainings=1))
+    assert (turned.value, turned.error, turned.freedom) == pytest.approx((-found.value, found.error, found.freedom))
+
+
+def test_one_run_against_one_tells_nothing():
+    for trainings, sd in ((1, math.nan), (3, 0.01)):
+        alone = difference(networks("found", [0.95], trainings=1), networks("random", [0.5], trainings=trainings, top1_sd=sd))
+        assert math.isinf(alone.half_width)
+        assert not alone.significant
+    assert str(alone) == "a difference of +45.0 percentage points; a single training run cannot tell if that is chance"
+
+
+def test_equal_accuracies_have_no_spread():
+    same = difference(networks("found", [0.9, 0.9]), networks("random", [0.9, 0.9]))
+    assert (same.half_width, same.significant) == (0, False)
+
+
+def test_a_difference_that_is_not_significant_is_called_so():
     close = sentences(pd.concat([networks("found", [0.86, 0.88]), networks("random", [0.85, 0.87, 0.87, 0.89])]), {})
     [text] = [text for _, text in close if "random" in text]
-    assert "within the spread" in text
+    assert "not significant" in text
     assert "better" not in text
-    assert "Within 8 ms on cpu, the 2 networks found (found_0, found_1) reach in the mean 87.0%" in text
+    assert "Within 8.00 ms on cpu, the 2 derived architectures (found_0, found_1) reach a test accuracy of 87.0%" in text
     worse = sentences(pd.concat([networks("found", [0.70, 0.71]), networks("random", [0.85, 0.87, 0.87, 0.89])]), {})
-    assert "16.5 points worse" in worse[0][1]
+    assert "16.5 percentage points worse (95 % confidence interval -1" in worse[0][1]
+    one = sentences(pd.concat([networks("found", [0.9], trainings=1), networks("random", [0.8], trainings=1)]), {})[0][1]
+    assert "found_0 reaches a test accuracy of 90.0%, 1 random architecture 80.0%" in one
+    assert "1 training run each" in one
 
 
-def test_the_best_by_validation_is_held_against_the_published_network_of_nearest_latency():
+def test_the_best_by_validation_is_compared_with_the_published_network_of_nearest_latency():
     found = networks("found", [0.90, 0.91], top1_sd=0.001, validation_top1=[0.92, 0.91])
     published = networks("published", [0.80, 0.88], top1_sd=0.001, latency_us=[3000.0, 7500.0])
     [text] = [text for _, text in sentences(pd.concat([found, published]), {}) if "published" in text]
-    assert text.startswith("found_0, which validates best, is held against published_1")
-    assert "2.0 points better" in text
+    assert text.startswith("found_0, which has the best validation accuracy, compared with published_1")
+    assert "2.0 percentage points better" in text
     assert "0.93 × its latency" in text
 
 
 def test_budgets_are_counted_with_the_table_s_error():
     found = networks("found", [0.9, 0.9, 0.9], latency_us=[7900.0, 8100.0, 9000.0])
     [text] = [text for _, text in sentences(found, {"cpu": 0.02}) if "budget" in text]
-    assert text.startswith("2 of 3 networks found keep their latency budget on cpu by measurement")
-    assert "found_2 is the furthest, at +12.5% of it" in text
-    assert "by the table's prediction" in sentences(networks("found", [0.9], measured_us=math.nan), {})[0][1]
+    assert text.startswith("2 of 3 derived architectures keep their budget on cpu in measured and rescaled latency, within the")
+    assert "of 2.0%; the slowest, found_2, is 12.5% above its budget" in text
+    [(_, predicted)] = sentences(networks("found", [0.9], measured_us=math.nan), {})
+    assert "in predicted latency; the slowest, found_0, is 12.5% below its budget" in predicted
 
 
 def test_no_baselines_no_claims():
@@ -94,9 +141,10 @@ GOOD = {
     "supernet_top1": 0.6,
     "classes": 10,
     "latency_us": 7900.0,
+    "measured": True,
     "budget_us": 8000.0,
-    "validation_error": 0.03,
-    "judged": pd.DataFrame({"supernet_top1": [0.1, 0.2, 0.3, 0.4, 0.5], "top1": [0.6, 0.7, 0.8, 0.9, 0.95]}),
+    "mape": 0.03,
+    "ranked": pd.DataFrame({"supernet_top1": [0.1, 0.2, 0.3, 0.4, 0.5], "top1": [0.6, 0.7, 0.8, 0.9, 0.95]}),
 }
 
 
@@ -109,12 +157,12 @@ def test_a_search_without_fault_has_no_warning(tiny):
     ("change", "message"),
     [
         ({"ops": ("skip", "ir_k3_e1", "skip")}, "2 of the 2 layers that can be left out are: latency counts too much"),
-        ({"probabilities": [[0.26, 0.24, 0.25, 0.25]] * 3}, "Theta has hardly decided"),
+        ({"probabilities": [[0.26, 0.24, 0.25, 0.25]] * 3}, "The search has hardly decided"),
         ({"supernet_top1": 0.15}, "hardly more than chance (10.0%)"),
-        ({"latency_us": 8500.0}, "6.2% more than its budget of 8 ms, and the table's mean error is 3.0%"),
+        ({"latency_us": 8500.0}, "is 8.50 ms, 6.2% more than its budget of 8.00 ms, while the table's MAPE is 3.0%"),
         (
-            {"judged": pd.DataFrame({"supernet_top1": [0.1, 0.2, 0.3, 0.4, 0.5], "top1": [0.9, 0.8, 0.7, 0.6, 0.5]})},
-            "over 5 networks, the rank correlation of their accuracies inside it and after training is -1.00",
+            {"ranked": pd.DataFrame({"supernet_top1": [0.1, 0.2, 0.3, 0.4, 0.5], "top1": [0.9, 0.8, 0.7, 0.6, 0.5]})},
+            "rank correlation of one-shot accuracy with accuracy after training is -1.00 (n = 5 architectures)",
         ),
     ],
 )
@@ -124,6 +172,6 @@ def test_each_fault_is_told_with_what_to_change(tiny, change, message):
 
 
 def test_few_networks_or_equal_ones_have_no_order(tiny):
-    few = GOOD["judged"].iloc[:4][::-1].assign(top1=[0.6, 0.7, 0.8, 0.9])
-    assert warnings(tiny, **GOOD | {"judged": few}) == []
-    assert math.isnan(rank_correlation(GOOD["judged"].assign(top1=0.5)))
+    few = GOOD["ranked"].iloc[:4][::-1].assign(top1=[0.6, 0.7, 0.8, 0.9])
+    assert warnings(tiny, **GOOD | {"ranked": few}) == []
+    assert math.isnan(rank_correlation(GOOD["ranked"].assign(top1=0.5)))

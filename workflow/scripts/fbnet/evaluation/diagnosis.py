@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fbnet.evaluation.evidence import milliseconds
+from fbnet.evaluation.words import milliseconds
 from fbnet.space import SearchSpace
 
 MOST_SKIPS = 0.75  # share of the layers that could be left out, from which on too many are
-UNIFORM = 0.9  # mean entropy of theta's probabilities, of the largest possible, from which on theta has decided nothing
-LEAST_RANKED = 5  # networks, fewer of which say nothing about an order
-POOR_ORDER = 0.3  # rank correlation below which the supernet does not foretell who is better
+UNIFORM = 0.9  # mean entropy of theta's probabilities, of the largest possible, from which on the search has decided nothing
+LEAST_RANKED = 5  # architectures, fewer of which say nothing about a ranking
+POOR_RANKING = 0.3  # rank correlation below which one-shot accuracies do not rank architectures
 
 
 def warnings(
@@ -23,14 +23,16 @@ def warnings(
     supernet_top1: float,
     classes: int,
     latency_us: float,
+    measured: bool,
     budget_us: float,
-    validation_error: float,
-    judged: pd.DataFrame,
+    mape: float,
+    ranked: pd.DataFrame,
 ) -> list[str]:
     """A sentence for each thing that is wrong with a search, with what to change; none if all is well.
 
-    `probabilities`: of theta after the last epoch, layer by layer; `latency_us` of the network found and `budget_us` (nan:
-    none); `judged`: networks with `supernet_top1`, their accuracy inside the supernet, and `top1`, trained from scratch.
+    `ops`: the derived architecture; `probabilities`: of theta after the last epoch, layer by layer; `supernet_top1`: one-shot
+    accuracy; `latency_us`: `measured` and rescaled, or predicted; `budget_us`: nan where there is none; `mape` of the latency
+    table; `ranked`: architectures with `supernet_top1` and `top1`, their accuracies with inherited weights and after training.
     """
     texts = []
     optional = [cell for layer in space.layers for cell in layer if cell.is_identity]
@@ -44,34 +46,35 @@ def warnings(
     entropy = np.mean([-(row * np.log(np.maximum(row, 1e-12))).sum() / math.log(len(row)) for row in decided] or [0.0])
     if entropy > UNIFORM:
         texts.append(
-            f"Theta has hardly decided (its entropy is {entropy:.0%} of the largest): what was found is little more than chance. "
+            f"The search has hardly decided (the entropy of theta's probabilities is {entropy:.0%} of the largest): the derived "
+            f"architecture is little better than a random one. "
             f"Give more epochs, a larger theta.lr, or a lower final temperature (a larger temperature.decay)."
         )
     if supernet_top1 < 2 / classes:
         texts.append(
-            f"Inside the supernet the network found is right on {supernet_top1:.1%} of the images, hardly more than chance "
-            f"({1 / classes:.1%}): theta was led by weights that knew little. Give more epochs or warm-up, or choose sampling: "
-            f"soft."
+            f"The one-shot accuracy of the derived architecture is {supernet_top1:.1%}, hardly more than chance "
+            f"({1 / classes:.1%}): theta learned from a supernet that had learned little. Give more epochs or warm-up, or choose "
+            f"sampling: soft."
         )
-    if latency_us > budget_us * (1 + validation_error):
+    if latency_us > budget_us * (1 + mape):
         texts.append(
-            f"The network found takes {milliseconds(latency_us)}, {latency_us / budget_us - 1:.1%} more than its budget "
-            f"of {milliseconds(budget_us)}, and the table's mean error is {validation_error:.1%}: measure the table again on "
-            f"a quiet machine, or set latency_budget lower by as much."
+            f"The {'measured and rescaled' if measured else 'predicted'} latency of the derived architecture is "
+            f"{milliseconds(latency_us)}, {latency_us / budget_us - 1:.1%} more than its budget of {milliseconds(budget_us)}, "
+            f"while the table's MAPE is {mape:.1%}: measure the table again on a quiet machine, or set latency_budget lower."
         )
-    if len(judged) >= LEAST_RANKED:
-        rho = rank_correlation(judged)
-        if not rho >= POOR_ORDER:
+    if len(ranked) >= LEAST_RANKED:
+        rho = rank_correlation(ranked)
+        if not rho >= POOR_RANKING:
             texts.append(
-                f"The supernet does not foretell who is better: over {len(judged)} networks, the rank correlation of their "
-                f"accuracies inside it and after training is {rho:+.2f}. Train the supernet longer, or trust only what was "
+                f"The supernet ranks architectures poorly: Spearman's rank correlation of one-shot accuracy with accuracy after "
+                f"training is {rho:+.2f} (n = {len(ranked)} architectures). Train the supernet longer, or trust only what was "
                 f"trained from scratch."
             )
     return texts
 
 
-def rank_correlation(judged: pd.DataFrame) -> float:
-    """Spearman's, of the accuracies inside the supernet and after training; nan where all are equal."""
-    if judged["supernet_top1"].nunique() < 2 or judged["top1"].nunique() < 2:
+def rank_correlation(ranked: pd.DataFrame) -> float:
+    """Spearman's, of the one-shot accuracies and those after training; nan where all are equal."""
+    if ranked["supernet_top1"].nunique() < 2 or ranked["top1"].nunique() < 2:
         return math.nan
-    return float(spearmanr(judged["supernet_top1"], judged["top1"]).statistic)
+    return float(spearmanr(ranked["supernet_top1"], ranked["top1"]).statistic)

@@ -1,4 +1,4 @@
-"""What an evaluation compares: the networks found, and for each the baselines of its device and latency budget."""
+"""What an evaluation compares: the derived architectures, and for each the baselines of its device and latency budget."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from fbnet.space import SearchSpace, fitting
 class NetworkSet:
     """Networks that are sampled and measured together: those of a search, or a set of baselines.
 
-    `kind` is found, random or published; `networks` are the names of those that are trained. `budget` is the latency budget as
-    text, None where there is none; random networks then stay within what the first network of search `like` takes.
+    `kind` is found (derived by a search), random or published; `networks` are the names of those that are trained. `budget` is
+    the latency budget as text, None where there is none; random networks then stay within what the first network of search
+    `like` takes.
     """
 
     kind: str
