@@ -158,7 +158,7 @@ def test_a_network_is_judged_in_float32(training):
     outputs = Outputs(one.average, (torch.nn.Conv2d, torch.nn.BatchNorm2d))
     one.phase = "validation"
     with torch.no_grad():
-        one.judge()
+        one.evaluate()
     assert set(outputs.found.values()) == {(torch.float32, True)}
 
 

@@ -100,7 +100,7 @@ def test_judging_needs_memory_for_a_batch_that_is_not_divided(digits, tiny_table
     loop = search(digits, tiny_table, draws_per_batch=4)
     monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 35 * loop.bytes_per_image())
     assert loop.batch_that_fits().startswith("search.batch_size is 64, which does not fit into the memory of cpu: about 56 would")
-    monkeypatch.setattr(loop, "judge", out_of_memory)
+    monkeypatch.setattr(loop, "evaluate", out_of_memory)
     with pytest.raises(InputError, match=r"search.batch_size is 64, which .* memory of cpu: about 32 would") as error:
         run(loop, tmp_path)
     assert loop.phase == "argmax"
@@ -111,7 +111,7 @@ def test_a_network_that_is_judged_without_memory_ends_in_the_sentence_too(digits
     architecture = Architecture("network", tiny, parse(OPS, tiny), 10)
     loop = Training(read_dataset(digits), architecture, recipe(batch_size=64), torch.device("cpu"))
     monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 20 * loop.bytes_per_image())
-    monkeypatch.setattr(loop, "judge", out_of_memory)
+    monkeypatch.setattr(loop, "evaluate", out_of_memory)
     with pytest.raises(InputError, match=r"train.batch_size is 64, which .* memory of cpu: about 16 would"):
         run(loop, tmp_path)
     assert loop.phase == "validation"

@@ -1,4 +1,4 @@
-"""Training one network: its schedule, what it judges by, and that it goes on exactly where it was stopped."""
+"""Training one network: its schedule, what it is evaluated on, and that it goes on exactly where it was stopped."""
 
 import dataclasses
 import json
@@ -53,14 +53,14 @@ def train_here(digits, tiny, tmp_path, dataset=None, weights=None, **changes):
     return training
 
 
-def test_it_learns_and_judges_the_test_set_once_at_the_end(digits, tiny, tmp_path):
+def test_it_learns_and_sees_the_test_set_once_at_the_end(digits, tiny, tmp_path):
     training = train_here(digits, tiny, tmp_path)
     history = training.history_rows()
     assert list(history.groupby("epoch").phase.agg(" ".join)) == ["train validation"] * 5 + ["train validation test"]
     assert history[history.phase == "train"].ce.iloc[-1] < 0.8 * history[history.phase == "train"].ce.iloc[0]
     found = training.result()
     assert found["validation_top1"] > 0.5
-    # what is kept is what was judged
+    # what is kept is what was evaluated
     dataset = read_dataset(digits)
     network = Network(tiny, OPS.split(), 10)
     network.load_state_dict(found["weights"])
@@ -82,7 +82,7 @@ def test_no_choice_sees_the_test_set(digits, tiny, tmp_path):
     assert one["test_top1"] != two["test_top1"]
 
 
-def test_all_trainings_leave_the_same_images_out(digits, tiny):
+def test_all_training_runs_leave_the_same_images_out(digits, tiny):
     dataset, architecture = read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10)
     one, two = (Training(dataset, architecture, recipe(seed=seed), torch.device("cpu")) for seed in (0, 1))
     assert np.array_equal(one.validation.indices, two.validation.indices)
@@ -141,7 +141,7 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(digits, tmp_path):
         seen = len(log.read_text()) if log.exists() else 0
         process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while process.poll() is None and (not log.exists() or "train " not in log.read_text()[seen:]):
+        while process.poll() is None and (not log.exists() or "Each epoch:" not in log.read_text()[seen:]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -198,10 +199,10 @@ def test_the_kept_epoch_may_be_the_best(digits, tiny_table, tmp_path):
     search = Search(read_dataset(digits), tiny_table, Settings.of(SETTINGS | {"keep": "best"}), torch.device("cpu"))
     search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
     history = search.history_rows()
-    judged = history[(history.phase == "argmax") & (history.epoch >= 1)].set_index("epoch")
+    argmax = history[(history.phase == "argmax") & (history.epoch >= 1)].set_index("epoch")
     found = search.result()
-    assert found["epoch"] == judged.loss.idxmin()
-    assert found["top1"] == judged.top1[found["epoch"]]
+    assert found["epoch"] == argmax.loss.idxmin()
+    assert found["top1"] == argmax.top1[found["epoch"]]
 
 
 @pytest.mark.parametrize("sampling", ["soft", "single_path"] if STOPS > 1 else ["single_path"])
@@ -217,7 +218,7 @@ def test_stopped_anywhere_it_ends_with_the_same_theta_and_weights(digits, table,
     for number in signals:
         before = len(read(out.with_suffix(".log")))
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while process.poll() is None and "networks take" not in read(out.with_suffix(".log"))[before:]:
+        while process.poll() is None and "Each epoch:" not in read(out.with_suffix(".log"))[before:]:
             time.sleep(0.01)
         time.sleep(0.1 + rng.random() / 2)
         process.send_signal(number)
@@ -233,6 +234,11 @@ def test_stopped_anywhere_it_ends_with_the_same_theta_and_weights(digits, table,
     columns = ["epoch", "phase", "loss", "ce", "latency_us", "top1", "top5"]
     histories = [pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (trained, out)]
     pd.testing.assert_frame_equal(*histories)
+    # epochs are counted from 1, and a line says the same of each, speed aside, whether it was stopped or not
+    pattern = rf"(epoch \d+/{settings['epochs']}): (.*) \|"
+    lines, again = (dict(re.findall(pattern, read(folder.with_suffix(".log")))) for folder in (trained, out))
+    assert list(lines) == [f"epoch {number}/{settings['epochs']}" for number in range(1, settings["epochs"] + 1)]
+    assert again == lines
 
 
 def test_the_test_set_is_not_touched(digits, tiny_table, tmp_path):
@@ -279,12 +285,12 @@ def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, ca
     ("change", "message"),
     [
         ({"batch_size": 300}, "only 287 training images are left for theta"),
-        ({"loss": {"form": "target", "target_us": 1.0, "weight": 1.0}}, "loss.target_us is 1"),
+        ({"loss": {"form": "target", "target_us": 1.0, "weight": 1.0}}, "the loss aims at 1 µs"),
         (
             {"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}},
-            "no longer finite in epoch 0, phase weights, step 1: lower search.weights.lr; there is no checkpoint yet",
+            "no longer finite in epoch 1/4, phase weights, step 2: lower search.weights.lr; there is no checkpoint yet",
         ),
-        ({"theta": {"lr": 1e38, "weight_decay": 0.0}}, "phase theta, step 0: lower search.theta.lr; the checkpoint"),
+        ({"theta": {"lr": 1e38, "weight_decay": 0.0}}, "epoch 2/4, phase theta, step 1: lower search.theta.lr; the checkpoint"),
     ],
 )
 def test_training_that_cannot_work_ends_in_a_sentence(digits, table, tmp_path, change, message):

@@ -303,7 +303,7 @@ def test_a_step_of_the_full_training_on_a_gpu(cifar):
         judged = Outputs(training.average, (nn.Conv2d, nn.BatchNorm2d))
         training.phase = "validation"
         with torch.no_grad():
-            training.judge()
+            training.evaluate()
         assert set(judged.found.values()) == {(torch.float32, True)}  # as the exported network computes
 
 

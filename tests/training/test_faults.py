@@ -109,7 +109,7 @@ def test_a_warning_that_comes_while_a_training_starts_is_not_lost(copy_of_finish
     assert snakemake.wait(300) == 0
     said = (workflow.folder / "output.txt").read_text()
     assert "Stopped by SIGUSR1" in said
-    assert "Resuming in epoch 0" in said
+    assert "Resuming in epoch 1/3" in said
 
 
 def test_a_clock_that_was_wrong_reruns_nothing(copy_of_finished):
@@ -127,7 +127,7 @@ def test_files_are_for_all_to_read_and_for_their_owner_to_write(finished_workflo
 
 def test_one_at_a_time_in_a_folder(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from fbnet.exclusive import alone; from fbnet.runtime import StopRequest\n"
+        "import sys; from pathlib import Path; from fbnet.training import alone; from fbnet.runtime import StopRequest\n"
         "with StopRequest() as stop, alone(Path(sys.argv[1]), stop) as waited: print(waited, flush=True)"
     )
     options = {"env": os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}, "text": True}

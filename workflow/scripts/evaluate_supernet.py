@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge architectures by their sub-networks of a supernet, not retrained: does the supernet foretell who is better?"""
+"""Evaluate architectures with the weights that they inherit from a supernet: does it foretell which are better?"""
 
 import argparse
 from pathlib import Path
@@ -27,9 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
     if list(dataset.classes) != list(classes):
         raise InputError(f"the dataset {arguments.data} has other classes than {arguments.supernet} was trained on")
     device = choose_device(arguments.threads, settings["gpu"])
-    _, theta_images = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
+    _, architecture_split = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
     on_device = may_reside(dataset.train_images, device)
-    batches = Batches(dataset, theta_images, min(BATCH, len(theta_images)), device, on_device)
+    batches = Batches(dataset, architecture_split, min(BATCH, len(architecture_split)), device, on_device)
     rows = [row for path in arguments.architectures for row in read_architectures(path, space)]
     weights = {name: value.to(device) for name, value in supernet["weights"].items()}
     top1 = [
@@ -39,11 +39,11 @@ def main(arguments: argparse.Namespace) -> None:
     found = {"name": [row["name"] for row in rows], "ops": [" ".join(row["ops"]) for row in rows], "supernet_top1": top1}
     with replacing(arguments.out) as (out,):
         pd.DataFrame(found).to_csv(out, sep="\t", index=False, float_format="%.6f")
-    log.info("%d networks, top-1 from %.1f to %.1f %%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
+    log.info("One-shot accuracy of %d architectures, with inherited weights: %.1f%% to %.1f%%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
 
 
 def accuracy(weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Batches) -> Tensor:
-    """The top-1 accuracy [] in [0, 1] of an architecture with a supernet's weights, on their device."""
+    """The one-shot accuracy [] in [0, 1] of an architecture with a supernet's weights, on their device."""
     network = cut_out(weights, space, ops, classes, batches.for_norms())
     with torch.no_grad():
         hits = [(network(images).argmax(1) == labels).float().sum() for images, labels in batches.plain()]
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt of train_supernet")
     parser.add_argument("--data", type=Path, required=True, help="folder of the prepared dataset; its test set is not touched")
-    parser.add_argument("--architectures", type=Path, nargs="+", required=True, help="what to judge (TSV): name, ops")
+    parser.add_argument("--architectures", type=Path, nargs="+", required=True, help="what to evaluate (TSV): name, ops")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
-    parser.add_argument("--out", type=Path, required=True, help="the judgements to write (TSV)")
+    parser.add_argument("--out", type=Path, required=True, help="the accuracies to write (TSV): name, ops, supernet_top1")
     run(parser, main)

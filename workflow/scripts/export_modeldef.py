@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(arguments.out.with_suffix(".json"), arguments.out) as (as_json, as_python):
         as_json.write_text(json.dumps(document, indent=2) + "\n")
         as_python.write_text(render(entries))
-    log.info("%d architectures: %s and %s", len(entries), arguments.out, arguments.out.with_suffix(".json"))
+    log.info("Definitions (MODEL_ARCH) of %s: %s and %s", ", ".join(entries), arguments.out, arguments.out.with_suffix(".json"))
 
 
 def _numbers(path: Path, row: dict) -> dict:
@@ -52,7 +52,7 @@ def _numbers(path: Path, row: dict) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", type=Path, required=True, help="TSV of sample_architecture")
-    parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt that they were drawn from")
+    parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt that they were derived from")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="the Python file to write; the JSON stands beside it")
     where.add_argument("--append-to", type=Path, metavar="FILE", help="existing MODEL_ARCH file to add the entries to")

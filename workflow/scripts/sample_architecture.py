@@ -27,16 +27,16 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(arguments.out) as (out,):
         rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
     within = "" if math.isinf(budget_us) else f" within {budget_us:.0f} µs"
-    log.info("%d distinct of %d architectures%s: %s", len(rows), arguments.count, within, arguments.out)
+    log.info("Architectures%s (%s): %s; %s", within, arguments.method, ", ".join(names), arguments.out)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt of train_supernet")
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
-    parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax", help="the most probable, or random draws")
+    parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax", help="the most probable, or random samples")
     parser.add_argument("--count", type=int, default=1, help="number of architectures")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the softmax draws")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the softmax samples")
     parser.add_argument("--latency-budget", help="the most that they may take: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
     parser.add_argument("--name", required=True, help="name of the architecture; of several, _1, _2, … are appended")
     parser.add_argument("--out", type=Path, required=True, help="the architectures to write (TSV)")

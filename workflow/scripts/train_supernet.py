@@ -2,11 +2,8 @@
 """Search: train a supernet's weights and theta, from the last checkpoint of the same settings, code and inputs if any."""
 
 import argparse
-import platform
 import sys
 from pathlib import Path
-
-import torch
 
 from fbnet.architecture import in_us
 from fbnet.data.dataset import read_dataset
@@ -14,13 +11,12 @@ from fbnet.device import choose_device
 from fbnet.errors import InputError, Stopped
 from fbnet.latency import read_header, read_table
 from fbnet.mappings import read_mapping
-from fbnet.provenance import code_hashes, file_hash, versions
-from fbnet.runtime import StopRequest, log, replacing, run
+from fbnet.provenance import code_hashes, file_hash
+from fbnet.runtime import StopRequest, log, run
 from fbnet.search import Search
 from fbnet.settings import Settings
 from fbnet.space import read_space
 from fbnet.training import Ranks, alone, fingerprint, launch, made_by_another
-from fbnet.training.checkpoint import delete
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -33,25 +29,20 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def train(arguments: argparse.Namespace, stop: StopRequest, ranks: Ranks, waited: bool) -> None:
-    values = read_mapping(arguments.settings, "settings")
-    space = read_space(arguments.space)
-    dataset = read_dataset(arguments.data)
-    if dataset.train_images.shape[1] != space.resolution:
-        raise InputError(
-            f"the dataset {arguments.data} has images of {dataset.train_images.shape[1]} pixels, but space {space.name} "
-            f"takes {space.resolution}: prepare it again for this space"
-        )
+    values, space = read_mapping(arguments.settings, "settings"), read_space(arguments.space)
+    dataset = read_dataset(arguments.data, space.resolution)
     table = read_table(arguments.table, space, len(dataset.classes), read_mapping(arguments.expected, "expected"))
-    if arguments.latency_budget:
-        values["loss"]["target_us"] = budget_us = in_us(arguments.latency_budget, table)
-        if budget_us > table.most_us:
-            raise InputError(
-                f"latency_budget is {arguments.latency_budget!r}, which is {budget_us:.0f} µs, but by the latency table no "
-                f"network of space {space.name} takes more than {table.most_us:.0f} µs: there is nothing to aim at, lower it"
-            )
-    settings = Settings.of(values)
     if arguments.validation:
-        _refuse_bad(arguments.table, read_header(arguments.validation), arguments.largest_error)
+        error = float(read_header(arguments.validation)["mean_error"])
+        if error > arguments.largest_error:
+            raise InputError(
+                f"the latency table {arguments.table} predicts networks with a mean error of {error:.1%}, more than "
+                f"validation.error allows ({arguments.largest_error:.1%}), and validation.strict is set: measure again on a "
+                f"quiet machine, or allow more"
+            )
+    if arguments.latency_budget:
+        values["loss"]["target_us"] = in_us(arguments.latency_budget, table)
+    settings = Settings.of(values)
     inputs = {
         "settings": values,
         "space": space.definition,
@@ -67,42 +58,10 @@ def train(arguments: argparse.Namespace, stop: StopRequest, ranks: Ranks, waited
             raise Stopped(f"Stopped by {stop.signal} before training.")
         sys.exit(launch(settings.gpu))
     search = Search(dataset, table, settings, choose_device(arguments.threads, settings.gpu), ranks)
-    log.info(
-        "%s: %d images for the weights, %d for theta; networks take %.0f to %.0f µs.",
-        *(
-            dataset.name,
-            len(search.batches["weights"].indices),
-            len(search.batches["theta"].indices),
-            table.least_us,
-            table.most_us,
-        ),
-    )
-    checkpoint = arguments.out / "checkpoint.pt"
-    search.run(checkpoint, fingerprint(**inputs), arguments.out / "tensorboard", arguments.checkpoint_minutes, stop)
-    if not ranks.is_first:
-        return
-
-    found = search.result()
-    environment = {"versions": versions(), "host": platform.node(), "device": str(search.device)}
-    paths = [arguments.out / name for name in ("supernet.pt", "theta.tsv", "history.tsv")]
-    with replacing(*paths) as (supernet, theta, history):
-        torch.save(found | {"classes": list(dataset.classes)} | inputs | environment, supernet)
-        search.theta_rows().to_csv(theta, sep="\t", index=False, float_format="%.6f")
-        search.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
-    delete(checkpoint)
-    log.info(
-        "Found (argmax of epoch %d): %s; %.0f µs predicted, %.2f %% on theta's images inside the supernet.",
-        *(found["epoch"], " ".join(found["ops"]), table.predict(found["ops"]), 100 * found["top1"]),
-    )
-
-
-def _refuse_bad(table: Path, validation: dict[str, str], largest: float) -> None:
-    error = float(validation["mean_error"])
-    if error > largest:
-        raise InputError(
-            f"the latency table {table} predicts networks with a mean error of {error:.1%}, more than the {largest:.1%} that "
-            f"validation.error allows, and validation.strict is set: measure again on a quiet machine, or allow more"
-        )
+    digest = fingerprint(**inputs)
+    search.run(arguments.out / "checkpoint.pt", digest, arguments.out / "tensorboard", arguments.checkpoint_minutes, stop)
+    if ranks.is_first:
+        search.write_result(arguments.out, {"classes": list(dataset.classes)} | inputs)
 
 
 if __name__ == "__main__":

@@ -28,40 +28,49 @@ class _Console(logging.Handler):
     """Log lines on the terminal, above any bar; progress lines only where there is no bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        Progress.last_line = time.monotonic()
         if record.name != _progress_log.name or not sys.stderr.isatty():
             tqdm.write(self.format(record), file=sys.stderr)
 
 
 class Progress(tqdm):
-    """tqdm: a bar on a terminal, and every ten seconds a plain line in the log."""
+    """tqdm: a bar on a terminal, and a plain line in the log whenever it has said nothing for a minute."""
 
-    LINE_EVERY_S = 10
+    LINE_EVERY_S = 60
+    LINE = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), {rate_noinv_fmt}, {remaining} left{postfix}"
+    last_line = 0.0  # when anything was last said
 
-    def __init__(self, *args, **kwargs):
-        self._last_line = time.monotonic()
-        super().__init__(*args, file=sys.stderr, leave=False, dynamic_ncols=True, mininterval=0.5, **kwargs)
+    def __init__(self, *args, unit: str, **kwargs):
+        Progress.last_line = time.monotonic()
+        super().__init__(*args, unit=f" {unit}", file=sys.stderr, leave=False, dynamic_ncols=True, mininterval=0.5, **kwargs)
 
     def display(self, msg=None, pos=None):
-        if time.monotonic() - self._last_line > self.LINE_EVERY_S and self.n:
-            self._last_line = time.monotonic()
-            _progress_log.info(self.format_meter(**{**self.format_dict, "ncols": 0}))
+        if time.monotonic() - self.last_line > self.LINE_EVERY_S and self.n:
+            Progress.last_line = time.monotonic()
+            _progress_log.info(self.format_meter(**{**self.format_dict, "ncols": None, "bar_format": self.LINE}))
         return super().display(msg, pos) if sys.stderr.isatty() else None
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
-    """Parse the arguments, log to the terminal and to `--log`, and run `main`; a user's mistake ends in one sentence."""
+    """Parse the arguments, log to the terminal and to `--log`, and run `main`; a user's mistake ends in one sentence.
+
+    With `--log` the terminal may be shared by several jobs: each line there then begins with the program and that file's name.
+    """
     parser.add_argument("--log", type=Path, help="file to write the log to")
     arguments = parser.parse_args()
+    program, whose = parser.prog.removesuffix(".py"), ""
     handlers: list[logging.Handler] = [_Console()]
     if arguments.log:
+        whose = f"{program}: " if arguments.log.stem in program else f"{program} {arguments.log.stem}: "
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(arguments.log))
+    handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {whose.replace('%', '%%')}%(message)s", "%H:%M:%S"))
     log.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     try:
         main(arguments)
     except (InputError, OSError) as error:  # a full disk or a missing permission is no fault of the program either
-        log.error("%s: %s", parser.prog.removesuffix(".py"), error)
+        log.error("%s%s", "" if whose else f"{program}: ", error)
         sys.exit(1)
     except Stopped as reason:
         log.warning("%s", reason)

@@ -57,8 +57,11 @@ def writing(folder: Path, name: str, classes: list[str], source: dict) -> Iterat
         paths[-1].write_text(json.dumps(description, indent=2) + "\n")
 
 
-def read_dataset(folder: Path) -> Dataset:
-    """Open a dataset, and verify its arrays against their seal. Raises InputError if one is missing or changed."""
+def read_dataset(folder: Path, resolution: int | None = None) -> Dataset:
+    """Open a dataset, and verify its arrays against their seal.
+
+    Raises InputError if one is missing or changed, or if the images are not of this resolution.
+    """
     folder = Path(folder)
     try:
         description = json.loads((folder / "dataset.json").read_text())
@@ -69,6 +72,12 @@ def read_dataset(folder: Path) -> Dataset:
         fields = {key: description[key] for key in ("name", "classes", "mean", "std")}
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"there is no whole dataset in {folder} ({error}): delete the folder and prepare it again") from None
+    size = arrays["train_images"].shape[1]
+    if resolution not in (None, size):
+        raise InputError(
+            f"the dataset {folder} has images of {size} pixels, but the search space takes {resolution}: prepare it again for "
+            f"this space"
+        )
     return Dataset(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}, **arrays)
 
 

@@ -1,6 +1,8 @@
 """Training one network, for its own sake: from scratch, or from a supernet's weights."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,17 +11,40 @@ from torch.nn.functional import cross_entropy, nll_loss
 
 from fbnet.data.batches import Batches, may_reside, split
 from fbnet.data.dataset import Dataset
+from fbnet.errors import InputError
 from fbnet.memory import bytes_per_image
-from fbnet.network import Network
+from fbnet.network import Network, subnetwork_weights
+from fbnet.runtime import log, replacing
+from fbnet.search import read_supernet
 from fbnet.settings import TrainSettings
-from fbnet.space import Architecture
+from fbnet.space import Architecture, SearchSpace, read_architectures
 from fbnet.training import Loop, Ranks
+from fbnet.training.checkpoint import delete
 
-SPLIT_SEED = 0  # all trainings leave the same images out, so that their validations compare
+SPLIT_SEED = 0  # all training runs leave the same images out, so that their validations compare
+
+
+def operators_of(path: Path, name: str | None, space: SearchSpace) -> tuple[str, ...]:
+    """The operators of an architecture in a table, the first if no name is given. Raises InputError."""
+    rows = read_architectures(path, space)
+    for row in rows:
+        if name in (None, row["name"]):
+            return row["ops"]
+    raise InputError(f"{path} has no architecture {name}; it has {', '.join(row['name'] for row in rows)}")
+
+
+def inherited_weights(path: Path, architecture: Architecture, classes: Sequence[str]) -> dict[str, Tensor]:
+    """The weights (state dict) that an architecture has in a supernet. Raises InputError for one of another space or classes."""
+    supernet = read_supernet(path)
+    if supernet["space"] != architecture.space.definition or list(supernet["classes"]) != list(classes):
+        raise InputError(f"{path} is of another space or of other classes than the architecture")
+    return subnetwork_weights(supernet["weights"], architecture.ops)
 
 
 class Training(Loop):
-    """A network in training. It is judged on images left out after every epoch, and on the test set once, at the end."""
+    """A network in training. It is evaluated on images left out after every epoch, and on the test set once, at the end."""
+
+    LEGEND = "loss and accuracy in training | accuracy on the images left out (validation), at the end on the test set"
 
     def __init__(
         self,
@@ -29,8 +54,7 @@ class Training(Loop):
         device: torch.device,
         weights: dict[str, Tensor] | None = None,
     ):
-        self.dataset = dataset
-        self.space = architecture.space
+        self.dataset, self.architecture = dataset, architecture
         count, on_device = len(dataset.train_labels), may_reside(dataset.train_images, device)
         for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
         torch.manual_seed(settings.seed)
@@ -90,7 +114,7 @@ class Training(Loop):
         self.optimizers["train"].step()
         return loss.detach(), ce.detach(), logits.detach()
 
-    def judge(self) -> int:
+    def evaluate(self) -> int:
         if self.phase == "validation":
             batches = self.validation
         else:
@@ -105,8 +129,18 @@ class Training(Loop):
             self.means.add(ce, ce, self.no_latency, logits, labels)
         return len(batches.indices)
 
+    def introduce(self) -> str:
+        return (
+            f"{self.architecture.name} on {self.dataset.name}, seed {self.settings.seed}: {len(self.batches['train'].indices)} "
+            f"images to train on, {len(self.validation.indices)} left out."
+        )
+
+    def describe(self, rows: dict[str, dict]) -> str:
+        evaluated = [f"{phase} accuracy {rows[phase]['top1']:.1%}" for phase in ("validation", "test") if phase in rows]
+        return f"loss {rows['train']['loss']:.3f}, accuracy {rows['train']['top1']:.1%} | {', '.join(evaluated)}"
+
     def bytes_per_image(self) -> float:
-        return bytes_per_image(self.network, self.space.resolution, self.device)
+        return bytes_per_image(self.network, self.architecture.space.resolution, self.device)
 
     def history_rows(self):
         return super().history_rows().drop(columns=["latency_us", "temperature"])
@@ -116,6 +150,15 @@ class Training(Loop):
         top1 = {row["phase"]: row["top1"] for row in self.history}
         weights = {name: value.cpu().contiguous() for name, value in self.average.state_dict().items()}
         return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"]}
+
+    def write_result(self, folder: Path, provenance: dict) -> None:
+        """Write history.tsv and network.pt (with the provenance), and delete the checkpoints beside them."""
+        found = self.result() | {"name": self.architecture.name} | provenance | self.environment
+        with replacing(folder / "history.tsv", folder / "network.pt") as (history, network):
+            self.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
+            torch.save(found, network)
+        delete(folder / "checkpoint.pt")
+        log.info("%s: test accuracy %.2f%%: %s", self.architecture.name, 100 * found["test_top1"], folder / "network.pt")
 
     def _average(self) -> None:
         """An exponential moving average of weights and batch norm statistics, over fewer steps while there are few."""

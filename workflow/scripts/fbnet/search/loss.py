@@ -36,7 +36,7 @@ def make_loss(settings: dict, least_us: float, most_us: float) -> Loss:
         raise InputError("neither loss.target_us nor latency_budget is set, but loss.form 'target' needs one: give a latency")
     if not least_us <= target_us <= most_us:
         raise InputError(
-            f"loss.target_us is {target_us:g}, but by the latency table the networks of this space take "
-            f"between {least_us:.0f} and {most_us:.0f} µs: choose a target between them"
+            f"the loss aims at {target_us:.4g} µs (loss.target_us, or the latency_budget), but by the latency table the "
+            f"networks of this space take between {least_us:.0f} and {most_us:.0f} µs: choose a target between them"
         )
     return target_loss(target_us, settings["weight"])

@@ -1,6 +1,7 @@
 """The search: train the supernet's weights and theta in turn (FBNet, section 3.3)."""
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,19 +14,25 @@ from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.memory import bytes_per_image, is_out_of_memory
 from fbnet.network import cut_out
-from fbnet.runtime import log
+from fbnet.runtime import log, replacing
 from fbnet.search.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, winners
 from fbnet.search.loss import make_loss
 from fbnet.search.supernet import Supernet
 from fbnet.settings import Settings, learning_rate_at, temperature_at
 from fbnet.training import Loop, Ranks
+from fbnet.training.checkpoint import delete
 
 
 class Search(Loop):
-    """A supernet in training: its weights, then theta, then the most probable network is judged.
+    """A supernet in training: its weights, then theta, then the argmax architecture is evaluated with inherited weights.
 
     The steps are shaped for the kernels of the device, or for those of which `made_for` tells.
     """
+
+    LEGEND = (
+        "loss and accuracy in training (weights split) | expected latency under theta, latency of the argmax architecture | "
+        "one-shot accuracy of that, with inherited weights (architecture split)"
+    )
 
     def __init__(
         self,
@@ -86,7 +93,7 @@ class Search(Loop):
         return ["weights", "theta", "argmax"] if epoch >= self.settings.warmup_epochs else ["weights", "argmax"]
 
     def begin(self) -> float:
-        """Draw for the whole phase; while the weights learn, theta stays, so that its masks are made here, all at once."""
+        """Sample for the whole phase; while the weights learn, theta stays, so that its masks are made here, all at once."""
         settings = self.settings
         self.supernet.learn(self.phase)
         self.supernet.train()
@@ -206,8 +213,8 @@ class Search(Loop):
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
 
-    def judge(self) -> int:
-        """The most probable sub-network on theta's images: no noise, batch norms estimated anew for this path."""
+    def evaluate(self) -> int:
+        """The argmax architecture on the architecture split: no noise, batch norm statistics recalibrated for this path."""
         ops, batches = self.supernet.architecture(), self.batches["theta"]
         latency_us = torch.tensor(self.table.predict(ops), device=self.device)
         network = cut_out(self.supernet.state_dict(), self.table.space, ops, self.classes, batches.for_norms())
@@ -217,29 +224,60 @@ class Search(Loop):
             self.means.add(self.loss(ce, latency_us), ce, latency_us, logits, labels)
         return len(batches.indices)
 
+    def introduce(self) -> str:
+        table, loss = self.table, self.settings.loss
+        weights, theta = (len(batches.indices) for batches in self.batches.values())
+        aim = f"; the loss aims at {loss['target_us']:.0f} µs" if loss["form"] == "target" else ""
+        return (
+            f"{weights} images train the weights (weights split), {theta} theta (architecture split); networks of this space "
+            f"take {table.least_us:.0f} to {table.most_us:.0f} µs{aim}."
+        )
+
+    def describe(self, rows: dict[str, dict]) -> str:
+        expected_us = float(self.supernet.latency_us(self.supernet.logits().detach().softmax(dim=1)))
+        weights, argmax = rows["weights"], rows["argmax"]
+        return (
+            f"{'' if 'theta' in rows else 'warm-up, '}loss {weights['loss']:.3f}, accuracy {weights['top1']:.1%} | "
+            f"{expected_us:.0f} µs expected, {argmax['latency_us']:.0f} µs argmax | one-shot accuracy {argmax['top1']:.1%}"
+        )
+
     def end_epoch(self) -> None:
         self.thetas.append([theta.detach().cpu().clone() for theta in self.supernet.theta])
         self._keep_best(self.history[-1])
 
-    def _keep_best(self, judged: dict) -> None:
-        """With `keep: best`, remember the supernet whose argmax network has the least loss, latency included."""
+    def _keep_best(self, argmax: dict) -> None:
+        """With `keep: best`, remember the supernet whose argmax architecture has the least loss, latency included."""
         theta_moves = self.epoch >= self.settings.warmup_epochs
-        if self.settings.keep == "best" and theta_moves and judged["loss"] < self.best.get("loss", math.inf):
+        if self.settings.keep == "best" and theta_moves and argmax["loss"] < self.best.get("loss", math.inf):
             weights = {name: value.cpu().clone() for name, value in self.supernet.state_dict().items()}
-            self.best = {"epoch": self.epoch, "loss": judged["loss"], "weights": weights}
+            self.best = {"epoch": self.epoch, "loss": argmax["loss"], "weights": weights}
 
     def result(self) -> dict:
-        """What was found: `epoch`, `weights` (state dict), `theta` (a list, layer by layer), `ops` and `top1` of argmax."""
+        """The result: `epoch` (from 0), `weights` (state dict), `theta` (a list, layer by layer), `ops` and `top1` of argmax."""
         weights = self.best["weights"] if self.best else self.supernet.state_dict()
         epoch = self.best["epoch"] if self.best else self.epoch - 1
         theta = self.thetas[epoch]
         ops = [layer[int(row.argmax())].op for layer, row in zip(self.table.space.layers, theta, strict=True)]
-        [judged] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
+        [argmax] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
         cpu = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # no views of one storage
-        return {"epoch": epoch, "weights": cpu, "theta": theta, "ops": ops, "top1": judged["top1"]}
+        return {"epoch": epoch, "weights": cpu, "theta": theta, "ops": ops, "top1": argmax["top1"]}
+
+    def write_result(self, folder: Path, provenance: dict) -> None:
+        """Write supernet.pt (with the provenance), theta.tsv and history.tsv, and delete the checkpoints beside them."""
+        found = self.result()
+        paths = [folder / name for name in ("supernet.pt", "theta.tsv", "history.tsv")]
+        with replacing(*paths) as (supernet, theta, history):
+            torch.save(found | provenance | self.environment, supernet)
+            self.theta_rows().to_csv(theta, sep="\t", index=False, float_format="%.6f")
+            self.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
+        delete(folder / "checkpoint.pt")
+        log.info(
+            "Derived architecture (argmax of epoch %d/%d): %.0f µs predicted, one-shot accuracy %.1f%%: %s",
+            *(found["epoch"] + 1, self.settings.epochs, self.table.predict(found["ops"]), 100 * found["top1"], paths[0]),
+        )
 
     def theta_rows(self) -> pd.DataFrame:
-        """Theta and its softmax after every epoch: columns epoch, layer, op, theta, probability."""
+        """Theta and its softmax after every epoch: columns epoch (from 0), layer, op, theta, probability."""
         return pd.DataFrame(
             [
                 (epoch, cell.layer, cell.op, logit, probability)

@@ -1,4 +1,4 @@
-"""What all trainings share: the loop, its checkpoints, several processes.
+"""What all training runs share: the loop, its checkpoints, several processes.
 
 Stands on data.
 """

@@ -1,6 +1,7 @@
 """Training from step to step: epochs of phases, progress, checkpoints, and exact resumption wherever it was stopped."""
 
 import math
+import platform
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fbnet.data.batches import Batches
 from fbnet.errors import InputError, Stopped
 from fbnet.memory import free_bytes, is_out_of_memory
+from fbnet.provenance import versions
 from fbnet.runtime import Progress, StopRequest, log
 from fbnet.training import checkpoint
 from fbnet.training.metrics import Means
@@ -23,11 +25,14 @@ from fbnet.training.ranks import Ranks
 
 
 class Loop(ABC):
-    """Epochs of phases; a phase in `batches` trains, any other is judged. Subclasses say what a step and a judgement are.
+    """Epochs of phases; a phase in `batches` trains, any other evaluates. Subclasses say what a step and an evaluation are.
 
     `state` is all that a checkpoint sees. Everything random follows from the seed and the place in the run (epoch, phase,
     step): there is no generator to save. `key` is where the settings stand in the configuration, for sentences about them.
+    Epochs and steps are numbered from 0 here and in tables; messages count them from 1.
     """
+
+    LEGEND: str
 
     def __init__(
         self,
@@ -66,8 +71,16 @@ class Loop(ABC):
         """One step of the phase's optimiser on this process's part of a batch: normalised [n, 3, H, W], labels [n]."""
 
     @abstractmethod
-    def judge(self) -> int:
+    def evaluate(self) -> int:
         """Take a phase that does not train into `means`; how many images it saw."""
+
+    @abstractmethod
+    def introduce(self) -> str:
+        """In a sentence, which images the run is given."""
+
+    @abstractmethod
+    def describe(self, rows: dict[str, dict]) -> str:
+        """An epoch in a line, from the rows of its phases by name; `LEGEND` says what stands there."""
 
     def end_epoch(self) -> None:  # noqa: B027 — nothing, unless a subclass has something to do
         """Whatever follows an epoch, before it is saved."""
@@ -111,30 +124,43 @@ class Loop(ABC):
         state = checkpoint.load(checkpoint_path, fingerprint)
         if state:
             self.state = state
-            log.info("Resuming in epoch %d, phase %s, after step %d.", self.epoch, self.phase, self.step)
+            log.info("Resuming in %s, phase %s, after step %d.", self.counted, self.phase, self.step)
         elif self.ranks.is_first:
             shutil.rmtree(tensorboard, ignore_errors=True)
         self.stop, self.saved = stop, time.monotonic()
         with ExitStack() as stack:
-            self.bar = stack.enter_context(Progress(total=self._images(), initial=self._images_seen(), unit="img", desc=self.key))
+            self.bar = stack.enter_context(Progress(total=self._images(), initial=self._images_seen(), unit="images"))
             writer = stack.enter_context(SummaryWriter(tensorboard, purge_step=self.epoch)) if self.ranks.is_first else None
+            log.info("%s", self.introduce())
+            log.info("Each epoch: %s | speed of training, time.", self.LEGEND)
             while self.epoch < self.settings.epochs:
-                self.bar.set_description(f"epoch {self.epoch} of 0–{self.settings.epochs - 1}", refresh=False)
+                self.bar.set_description(self.counted, refresh=False)
                 phases = self.phases(self.epoch)
                 for phase in phases[phases.index(self.phase) :]:
                     self.phase = phase
-                    row = self._train_or_judge()
+                    row = self._train_or_evaluate()
                     self.history.append(row)
                     self.step, self.means, self.seconds = 0, Means(self.device), 0.0
                     if writer:
-                        _say(row, writer)
+                        _plot(row, writer)
+                self._log_epoch()
                 self.end_epoch()
                 self.epoch, self.phase = self.epoch + 1, phases[0]
                 self._save()
 
     def history_rows(self) -> pd.DataFrame:
-        """A row for each phase of each epoch: latency in µs, accuracies in [0, 1]."""
+        """A row for each phase of each epoch, epochs from 0: latency in µs, accuracies in [0, 1]."""
         return pd.DataFrame(self.history)
+
+    @property
+    def environment(self) -> dict:
+        """Where the run took place, for the provenance of its result."""
+        return {"versions": versions(), "host": platform.node(), "device": str(self.device)}
+
+    @property
+    def counted(self) -> str:
+        """The epoch in words, counted from 1."""
+        return f"epoch {self.epoch + 1}/{self.settings.epochs}"
 
     def autocast(self) -> torch.autocast:
         """The precision that the settings ask for."""
@@ -163,7 +189,7 @@ class Loop(ABC):
                 raise
             images = 0  # not even the few that are tried
         sharing = self.ranks.count if self.device.type == "cpu" else 1
-        parts = settings.parts if self.phase in self.batches else 1  # what is judged is not divided
+        parts = settings.parts if self.phase in self.batches else 1  # evaluation does not divide its batches
         unit = math.lcm(8, 2 * settings.parts)
         fits = min(int(images / sharing) * parts, settings.batch_size - 1) // unit * unit
         advice = (
@@ -185,10 +211,10 @@ class Loop(ABC):
     def _images_in(self, phase: str) -> int:
         return len(self.batches[phase]) * self.settings.batch_size if phase in self.batches else 0
 
-    def _train_or_judge(self) -> dict:
+    def _train_or_evaluate(self) -> dict:
         """What is left of the phase; a row of the history. Raises InputError where the memory does not do for it."""
         try:
-            return self._train() if self.phase in self.batches else self._judge()
+            return self._train() if self.phase in self.batches else self._evaluate()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -211,25 +237,24 @@ class Loop(ABC):
             if show:  # reading the means waits for the device: once a second, not each step
                 shown = now
                 means = self.read_means()
-                text = f"{self.phase} loss {means['loss']:.3f} top1 {means['top1']:.1%}"
-                text += f" {means['latency_us']:.0f} µs" if means["latency_us"] else ""
+                text = f"phase {self.phase}: loss {means['loss']:.3f}, accuracy {means['top1']:.1%}"
                 self.bar.set_postfix_str(text, refresh=False)
             if stop or save:
                 self.seconds, started = self.seconds + time.monotonic() - started, time.monotonic()
                 self._save()
             if stop:
                 raise Stopped(
-                    f"Stopped by {self.stop.signal or 'a signal'} in epoch {self.epoch}, phase {self.phase}, after step "
+                    f"Stopped by {self.stop.signal or 'a signal'} in {self.counted}, phase {self.phase}, after step "
                     f"{self.step}; all is saved in {self.checkpoint_path}, and the next call goes on from there."
                 )
         means = self.read_means()
         self.seconds += time.monotonic() - started
         return self._row(means, float(optimizer.param_groups[0]["lr"]), temperature, self._images_in(self.phase))
 
-    def _judge(self) -> dict:
+    def _evaluate(self) -> dict:
         start = time.monotonic()
         with torch.no_grad():
-            images = self.judge()
+            images = self.evaluate()
         means = self.read_means()
         self.seconds = time.monotonic() - start
         return self._row(means, math.nan, math.nan, images)
@@ -252,10 +277,17 @@ class Loop(ABC):
                 else "there is no checkpoint yet"
             )
             raise InputError(
-                f"training is no longer finite in epoch {self.epoch}, phase {self.phase}, step {broken:.0f}: "
+                f"training is no longer finite in {self.counted}, phase {self.phase}, step {broken + 1:.0f}: "
                 f"lower {self.rate_key()}; {kept}"
             )
         return means
+
+    def _log_epoch(self) -> None:
+        rows = {row["phase"]: row for row in self.history if row["epoch"] == self.epoch}
+        trained = sum(row["seconds"] for phase, row in rows.items() if phase in self.batches)
+        speed = sum(map(self._images_in, rows)) / trained
+        seconds = sum(row["seconds"] for row in rows.values())
+        log.info("%s: %s | %.0f images/s, %.1f s", self.counted, self.describe(rows), speed, seconds)
 
     def _save(self) -> None:
         self.read_means()  # a broken state is not saved
@@ -265,10 +297,7 @@ class Loop(ABC):
         self.saved = time.monotonic()
 
 
-def _say(row: dict, writer: SummaryWriter) -> None:
-    text = "epoch {epoch:3d} {phase:10s} loss {loss:.4f}  ce {ce:.4f}  top1 {top1:6.2%}  top5 {top5:6.2%}  "
-    text += "latency {latency_us:.0f} µs  " if row["latency_us"] else ""
-    log.info((text + "{images_per_s:.0f} images/s  {seconds:.1f} s").format(**row))
+def _plot(row: dict, writer: SummaryWriter) -> None:
     for name in ("loss", "ce", "latency_us", "top1", "top5", "lr", "temperature"):
         if not math.isnan(row[name]):
             writer.add_scalar(f"{name}/{row['phase']}", row[name], row["epoch"])

@@ -1,4 +1,4 @@
-"""What a phase of training is judged by, gathered on the device."""
+"""The metrics of a phase, gathered on the device."""
 
 import math
 from collections.abc import Sequence
