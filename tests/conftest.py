@@ -184,9 +184,10 @@ class Workflow:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-            copy(ROOT / name, folder / name)
-        shutil.rmtree(folder / "workflow/scripts/fbnet/__pycache__", ignore_errors=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / name, folder / name)
         self.configure(TINY)
 
     def configure(self, config: dict) -> None:

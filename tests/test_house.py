@@ -1,6 +1,7 @@
 """The house: which room may import which, what a room's front does, and what it costs to enter."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -76,3 +77,24 @@ def test_what_a_room_does_not_need_is_not_imported(modules, absent):
     probe = f"import sys, {modules}; print(*({absent!r} & sys.modules.keys()))".replace(repr(absent), repr({*absent}))
     done = subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(LIBRARY.parent)}, capture_output=True, text=True)
     assert done.stdout == "\n", done.stdout + done.stderr
+
+
+def test_every_rule_leaves_a_log_and_its_costs_and_can_have_an_environment():
+    rules = {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.M | re.S):
+            rules[name] = body
+    assert len(rules) >= 16
+    for name, body in rules.items():
+        if "shell:" not in body:  # a rule that only names others' files
+            continue
+        for directive, what in (("log", "logs"), ("benchmark", "benchmarks"), ("conda", r"envs/fbnet\.yaml")):
+            assert re.search(rf"^    {directive}:\n        .*{what}", body, re.M), f"{name}: {directive}"
+        assert f"/logs/{name}/" in body
+        assert f"/benchmarks/{name}/" in body
+        assert "--log {log:q}" in body, name
+
+
+def test_a_script_is_a_door():
+    for path in (ROOT / "workflow/scripts").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 80, path.name

@@ -98,7 +98,7 @@ def test_spaces_and_published_networks_are_there(environment, tmp_path):
 def test_what_is_missing_for_a_command_is_told(environment, tmp_path, command, missing):
     done = call(environment, "fbnet", command, "--help", cwd=tmp_path)
     assert done.returncode == 1
-    assert f'needs {missing}, which is not installed: pip install "fbnet-workflow[workflow]"' in done.stderr
+    assert f"needs {missing}, which is not here: install fbnet-workflow with its extra [workflow]" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,6 +1,7 @@
 """`fbnet COMMAND ...`: the scripts of the workflow as commands, also where only this package is installed."""
 
 import ast
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ def main() -> None:
         try:
             runpy.run_path(str(scripts[command]), run_name="__main__")
         except ModuleNotFoundError as error:
-            sys.exit(f'fbnet {command} needs {error.name}, which is not installed: pip install "fbnet-workflow[workflow]"')
+            sys.exit(f"fbnet {command} needs {error.name}, which is not here: install fbnet-workflow with its extra [workflow]")
         return
     width = max(map(len, scripts))
-    lines = [f"  {name:{width}}  {_first_sentence(path)}" for name, path in scripts.items()]
+    lines = [f"  {name:{width}}  {_purpose(path)}" for name, path in scripts.items()]
     usage = "\n".join(["usage: fbnet COMMAND ...; fbnet COMMAND --help says how", "", *lines])
     if command in ("-h", "--help"):
         print(usage)
@@ -29,8 +30,9 @@ def main() -> None:
         sys.exit(f"fbnet: there is no command {sys.argv[1]!r}\n{usage}")
 
 
-def _first_sentence(script: Path) -> str:
-    return (ast.get_docstring(ast.parse(script.read_bytes())) or "").partition(":")[0].partition(".")[0].partition("\n")[0]
+def _purpose(script: Path) -> str:
+    """The first sentence of what a script says of itself."""
+    return re.split(r"[.;] |[.]?\n|[.]$", ast.get_docstring(ast.parse(script.read_bytes())))[0]
 
 
 if __name__ == "__main__":
