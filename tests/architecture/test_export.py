@@ -1,6 +1,7 @@
 """Exported models: files that load without us and compute the same, timm's form, and what is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,15 @@ from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNet
 from torch.utils.flop_counter import FlopCounterMode
 
+from conftest import write_table
 from fbnet.architecture import find
+from fbnet.architecture.card import latencies
 from fbnet.architecture.export import TOLERANCE, export
-from fbnet.architecture.timm_blocks import block_strings, model_arguments, weight_names
+from fbnet.architecture.model import Model
+from fbnet.architecture.timm_blocks import block_strings, model_arguments, to_timm
 from fbnet.errors import InputError
-from fbnet.latency import OPSET
+from fbnet.latency import OPSET, read_table
+from fbnet.latency.table import tsv
 from fbnet.network import Network, cut_out, size
 from fbnet.space import CANDIDATES, OPERATORS
 
@@ -49,7 +54,7 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
     network.load_state_dict(weights)
     supernet = torch.load(results / "search/first/supernet.pt", weights_only=True)["weights"]
     assert torch.equal(network.stem[0].weight, supernet["stem.0.weight"])
-    assert not torch.equal(network.stem[1].running_mean, supernet["stem.1.running_mean"])  # estimated anew
+    assert not torch.equal(network.stem[1].running_mean, supernet["stem.1.running_mean"])  # recalibrated
 
     images = torch.randn(5, 3, 16, 16)
     np.save(tmp_path / "images.npy", images.numpy())
@@ -80,22 +85,56 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
     notes = {item.key: item.value for item in model.metadata_props}
     assert notes["architecture"] == str(architecture)
     assert json.loads(notes["classes"]) == [str(digit) for digit in range(10)]
+    assert "inherited from the supernet" in notes["weights"]
     with safe_open(tmp_path / "first.safetensors", "pt") as file:
         assert json.loads(file.metadata()["space"]) == architecture.space.definition
 
     card = (tmp_path / "first.md").read_text()
     macs, params = size(architecture.cells)
-    for text in (f"{macs:,}", f"{params:,}", str(architecture), "predicted latency", "µs on ", "minus (0.3", "ONNX opset 20"):
+    found = [
+        "predicted latency",
+        "µs on ",
+        "| 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |",
+        "batch norm statistics recalibrated",
+        "ONNX opset 20",
+    ]
+    found += ["RGB in 0–1, resized and centre-cropped to 16×16, minus the mean (0.3", "of the training images of digits"]
+    for text in (f"{macs:,}", f"{params:,}", str(architecture), *found):
         assert text in card, text
+    provenance = json.loads((results / "modeldef/first.json").read_text())["provenance"]
+    one_shot = (
+        f"| one-shot accuracy | top-1 {provenance['top1']:.1%} with inherited weights, on the architecture (validation) split"
+    )
+    assert (one_shot in card) == (list(architecture.ops) == provenance["ops"])
     assert len(card.splitlines()) < 100
+    assert ("no file for timm" in card) != (tmp_path / "first.timm.safetensors").exists()
 
 
-def test_a_published_network_is_exported_by_its_name(script, tmp_path):
+def test_a_published_network_is_exported_by_its_name_and_runs_in_timm_as_its_card_says(script, tmp_path):
     done = script("export_model", "--arch", "fbnet_cpu_sample2", "--out", tmp_path / "x.onnx")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.md", "x.onnx", "x.pt2", "x.safetensors"]
-    assert "random: train the network before use" in (tmp_path / "x.md").read_text()
+    made = ["x.md", "x.onnx", "x.pt2", "x.safetensors", "x.timm.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
+    card = (tmp_path / "x.md").read_text()
+    assert "random: train the network before use" in card
     assert "logits differ at most by" in done.stderr
+    assert "x.timm.safetensors" in done.stderr
+    torch.save(images := torch.randn(3, 3, 32, 32), tmp_path / "images.pt")
+    [code] = re.findall(r"```python\n(from safetensors.*?)```", card, re.DOTALL)
+    before = "import torch; images = torch.load('images.pt')\n"
+    alone(before + code + "torch.save(logits.detach(), 'logits.pt')\n", tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    expected = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    assert (torch.load(tmp_path / "logits.pt") - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_what_timm_cannot_express_leaves_no_file_of_an_earlier_export(tmp_path):
+    for line, made in (("k3_e1 | skip k5_e3", True), ("k3_s2 | skip k5_e3", False)):
+        architecture = find(line, "tiny")
+        export(Model(architecture, network_of(architecture), {"weights": "random"}, "as they are"), {}, tmp_path / "x.onnx")
+        assert (tmp_path / "x.timm.safetensors").exists() == made
+    card = (tmp_path / "x.md").read_text()
+    assert "There is no file for timm: timm's block strings cannot express the operator ir_k3_s2 of layer 1." in card
 
 
 def test_the_workflow_knows_the_published_networks(workflow):
@@ -106,21 +145,20 @@ def test_the_workflow_knows_the_published_networks(workflow):
 @pytest.mark.parametrize("reader", ["load_file", "onnxruntime"])
 def test_a_file_that_computes_something_else_is_an_error(monkeypatch, tmp_path, reader):
     architecture = find("k3_e1 | skip k5_e3", "tiny")
-    paths = [tmp_path / f"x.{suffix}" for suffix in ("pt2", "onnx", "safetensors")]
-    found = export(architecture, network_of(architecture), *paths, {})
-    assert max(found.values()) <= TOLERANCE
+    one, other = (Model(architecture, network_of(architecture, seed), {"weights": "random"}, "as they are") for seed in (0, 1))
+    assert max(export(one, {}, tmp_path / "x.onnx").values()) <= TOLERANCE
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     if reader == "load_file":
-        other = network_of(architecture, seed=1).state_dict()
-        monkeypatch.setattr("fbnet.architecture.export.load_file", lambda _: other)
+        monkeypatch.setattr("fbnet.architecture.export.load_file", lambda _: other.network.state_dict())
         name = "safetensors"
     else:
         session = onnxruntime.InferenceSession
-        other = tmp_path / "other.onnx"
-        export(architecture, network_of(architecture, seed=1), paths[0], other, paths[2], {})
-        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda _, **options: session(other, **options))
+        export(other, {}, tmp_path / "other/x.onnx")
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda _, **options: session(tmp_path / "other/x.onnx", **options))
         name = "ONNX"
     with pytest.raises(ArithmeticError, match=rf"{name}: logits differ by .* more than 1e-04"):
-        export(architecture, network_of(architecture), *paths, {})
+        export(one, {}, tmp_path / "x.onnx")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_weights_of_another_space_and_missing_data_are_refused(finished_workflow, script, tmp_path):
@@ -130,7 +168,7 @@ def test_weights_of_another_space_and_missing_data_are_refused(finished_workflow
     for arguments, message in (
         (["--arch", "fbnet_c", "--space", "fbnet_32", "--data", results / "data/digits"], "is of space tiny with 10 classes"),
         (["--arch", "skip skip skip", "--space", "tiny", "--classes", 3, "--data", results / "data/digits"], "not of this one"),
-        (["--arch", "skip skip skip", "--space", "tiny"], "--data is not set, but --supernet needs it"),
+        (["--arch", "skip skip skip", "--space", "tiny"], "--data is not set, but --supernet and --trained need it"),
     ):
         done = script("export_model", *arguments, *supernet, *out)
         assert done.returncode == 1
@@ -139,7 +177,7 @@ def test_weights_of_another_space_and_missing_data_are_refused(finished_workflow
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_norms_are_estimated_on_the_images_given(tiny, tiny_table):
+def test_batch_norms_are_recalibrated_on_the_images_given(tiny, tiny_table):
     from fbnet.search import Supernet
 
     supernet = Supernet(tiny, 10, tiny_table).state_dict()
@@ -151,38 +189,48 @@ def test_batch_norms_are_estimated_on_the_images_given(tiny, tiny_table):
     assert torch.allclose(network.stem[1].running_mean, outputs.mean((0, 1, 3, 4)), atol=1e-5)
 
 
+def test_the_card_tells_latencies_and_what_was_measured_beside_the_same_table(tiny, tmp_path):
+    architecture = find("k3_e1 | skip k5_e3", "tiny")
+    tables = [write_table(tmp_path / f"{us}.tsv", tiny, latency_us=lambda cell, us=us: us * cell.c_out) for us in (1.0, 2.0)]
+    predicted = [read_table(path, tiny, 10).predict(architecture.ops) for path in tables]
+    measurement = tmp_path / "measurement.tsv"
+    written = {"name": "a", "ops": " ".join(architecture.ops), "predicted_us": predicted[0], "measured_us": 1234.56}
+    other = written | {"ops": "skip skip skip", "measured_us": 1.0}
+    measurement.write_text(tsv([other, written], list(written), {"machine": "mine", "threads": "1"}))
+    missing = tmp_path / "missing.tsv"
+    rows = latencies(architecture, tables, [missing, measurement])
+    assert rows["measured latency"] == "1,235 µs on mine, threads=1"
+    assert all(f"{us:,.0f} µs on a device" in rows["predicted latency"] for us in predicted)
+    assert latencies(architecture, tables[1:], [measurement]).keys() == {"predicted latency"}  # measured beside another table
+    assert latencies(architecture, [], []) == {}
+    measurement.write_text("nothing\nof the kind\n")
+    with pytest.raises(InputError, match=r"measurement.tsv is no measurement"):
+        latencies(architecture, tables, [measurement])
+
+
 # timm
 
 
-def to_timm(architecture, network):
+def in_timm(architecture, network):
     """timm's network for an architecture, with the weights of ours."""
     model = EfficientNet(decode_arch_def(block_strings(architecture)), **model_arguments(architecture))
     model.conv_stem.stride = (architecture.space.stem.stride,) * 2
-    weights = renamed(network.state_dict(), weight_names(architecture))
-    model.load_state_dict(weights)  # strict
+    model.load_state_dict(to_timm(architecture, network.state_dict()), strict=True)
     return model.eval()
-
-
-def renamed(weights, prefixes):
-    found = {}
-    for name, value in weights.items():
-        prefix = max((p for p in prefixes if name.startswith(f"{p}.")), key=len)
-        found[prefixes[prefix] + name[len(prefix) :]] = value
-    return found
 
 
 def test_fbnet_c_is_timm_s_fbnetc_100():
     architecture = find("fbnet_c")
     theirs = timm.create_model("fbnetc_100", pretrained=False).eval()
-    ours = network_of(architecture)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         theirs(torch.zeros(1, 3, 224, 224))
     assert size(architecture.cells) == (counter.get_total_flops() // 2, sum(p.numel() for p in theirs.parameters()))
-    names = {timm_name: name for name, timm_name in weight_names(architecture).items()}
-    ours.load_state_dict(renamed(theirs.state_dict(), names))  # strict
+    ours = network_of(architecture)
+    theirs.load_state_dict(to_timm(architecture, ours.state_dict()), strict=True)
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
-        assert torch.allclose(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+        expected = ours(images)
+        assert (theirs(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 FOUND = (
@@ -204,7 +252,7 @@ def test_a_found_network_is_the_same_in_timm(base):
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = network(images)
-        assert (to_timm(architecture, network)(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
+        assert (in_timm(architecture, network)(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("op", CANDIDATES)
@@ -216,7 +264,7 @@ def test_an_operator_has_a_block_string_or_is_named(op):
         network = network_of(architecture)
         images = torch.randn(2, 3, 16, 16)
         with torch.no_grad():
-            assert torch.allclose(to_timm(architecture, network)(images), network(images), rtol=1e-4, atol=1e-5)
+            assert torch.allclose(in_timm(architecture, network)(images), network(images), rtol=1e-4, atol=1e-5)
     else:
         with pytest.raises(InputError, match=f"cannot express the operator {op} of layer 2"):
             block_strings(architecture)
@@ -230,3 +278,6 @@ def test_what_else_timm_cannot_express_is_named():
     ):
         with pytest.raises(InputError, match=message):
             block_strings(find("k3_e1 | k3_e1 skip", json.dumps({"base": "tiny"} | change)))
+    stages = [{"layers": 2, "channels": 8, "stride": 1}]
+    with pytest.raises(InputError, match="every layer is an identity"):
+        block_strings(find("skip skip", json.dumps({"base": "tiny", "stages": stages})))

@@ -53,7 +53,8 @@ rule export_modeldef:
         " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"
 
 
-# The first architecture of a search, with its weights in the supernet.
+# The first architecture of a search, with weights inherited from the supernet. Where timm can express it, this and the rules
+# like it also write .timm.safetensors; that is no output, since it depends on the architecture found.
 rule export_model:
     input:
         definition=f"{RESULTS}/modeldef/{{search}}.json",

@@ -67,6 +67,37 @@ rule train_architecture:
         " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"
 
 
+# A network as the training run left it that validates best: snakemake --cores 8 --resources gpu=1 results/trained/fbnet.onnx
+rule export_trained:
+    input:
+        networks=expand(
+            rules.train_architecture.output.network, seed=range(CONFIG["evaluation"]["trainings"]), allow_missing=True
+        ),
+        data=rules.download_cifar.output.description,
+        tables=tables_of_network,
+    output:
+        multiext(f"{RESULTS}/trained/{{network}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
+    log:
+        f"{RESULTS}/logs/export_trained/{{network}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export_trained/{{network}}.tsv"
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        **program("export_model.py"),
+        data=lambda wildcards, input: Path(input.data).parent,
+        measurements=measurements_of_network,
+    shell:
+        "{params.run} --trained {input.networks:q} --data {params.data:q} --table {input.tables:q}"
+        " --measurement {params.measurements:q} --out {output.onnx:q} --log {log:q}"
+
+
+# The same of every search: snakemake --cores 8 --resources gpu=1 all_trained
+rule all_trained:
+    input:
+        [f"{RESULTS}/trained/{search}.onnx" for search in CONFIG["searches"]],
+
+
 rule measure_architecture:
     input:
         architectures=f"{RESULTS}/architectures/{{set}}.tsv",

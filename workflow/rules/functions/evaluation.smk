@@ -46,6 +46,24 @@ def start_of_network(wildcards):
     return [f"{RESULTS}/search/{SET_OF[wildcards.network]}/supernet.pt"] if starts else []
 
 
+def sets_of_network(wildcards):
+    """The sets that a network is in: of a published one, that of each target."""
+    names = [name for name, entry in SETS.items() if wildcards.network in entry.networks]
+    if not names:
+        raise WorkflowError(f"{wildcards.network} is no network of the evaluation; those are {', '.join(SET_OF)}")
+    return names
+
+
+def tables_of_network(wildcards):
+    """The latency tables of the targets that a network is evaluated for."""
+    return [f"{RESULTS}/latency/{SETS[name].target}.tsv" for name in sets_of_network(wildcards)]
+
+
+def measurements_of_network(wildcards):
+    """Where a network's measurements stand once they are made. No inputs: for a card nothing is measured."""
+    return [f"{RESULTS}/measurement/{name}.tsv" for name in sets_of_network(wildcards)]
+
+
 def trainings():
     """The histories of all trainings of the evaluation."""
     return [

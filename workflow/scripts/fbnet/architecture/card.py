@@ -1,10 +1,17 @@
 """What an architecture is, for people: layer by layer, drawn in text, and as a model card."""
 
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from fbnet.architecture.model import Model
 from fbnet.architecture.timm_blocks import block_strings, model_arguments
 from fbnet.errors import InputError
-from fbnet.latency import LatencyTable
+from fbnet.latency import LatencyTable, device_of, read_header, read_table
 from fbnet.network import size
 from fbnet.space import Architecture
+
+LISTED = 20  # class names on a card
 
 
 def layers(architecture: Architecture, table: LatencyTable | None = None) -> list[dict]:
@@ -100,33 +107,50 @@ def _block(cell) -> str:
     return f"{'█' * cell.expansion} {cell.op.removeprefix('ir_')}{stride}"
 
 
-def card(architecture: Architecture, facts: dict[str, str], checks: dict[str, float], normalisation: str, files: str) -> str:
-    """A page of Markdown about an exported model. `facts` are rows of its table, `checks` are what `export` returns.
+def latencies(architecture: Architecture, tables: Iterable[Path], measurements: Iterable[Path]) -> dict[str, str]:
+    """Rows of a card, in µs: what these tables predict of an architecture, and what was measured of it beside them.
 
-    `normalisation` says in words what images must have gone through; `files` is the name of the files without suffix.
+    A measurement need not exist. Raises InputError.
     """
+    predicted = {path: read_table(path, architecture.space, architecture.classes).predict(architecture.ops) for path in tables}
+    measured = {path: _measured_us(path, architecture.ops, predicted.values()) for path in measurements if path.exists()}
+    rows = {
+        "predicted latency": [f"{us:,.0f} µs on {device_of(read_header(path))}" for path, us in predicted.items()],
+        "measured latency": [f"{us:,.0f} µs on {device_of(read_header(path))}" for path, us in measured.items() if us],
+    }
+    return {key: "; ".join(values) for key, values in rows.items() if values}
+
+
+def _measured_us(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) -> float | None:
+    """What a measurement says of an architecture; None if nothing, or if another table's prediction stands beside it."""
+    try:
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        for row in csv.DictReader(lines, delimiter="\t"):
+            if tuple(row["ops"].split()) == ops and any(abs(float(row["predicted_us"]) - us) < 1e-3 for us in predictions):
+                return float(row["measured_us"])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise InputError(f"{path} is no measurement as measure_architecture writes it: delete it") from None
+    return None
+
+
+def card(model: Model, rows: dict[str, str], checks: dict[str, float], files: str) -> str:
+    """A page of Markdown about an exported model. `rows` go into its table too, `checks` are what `export` returns.
+
+    `files` is the name of the files without suffix.
+    """
+    architecture = model.architecture
     resolution, classes = architecture.space.resolution, architecture.classes
     macs, params = size(architecture.cells)
     table = {
-        "input": f"float32 images [N, 3, {resolution}, {resolution}], {normalisation}",
+        "input": f"float32 images [N, 3, {resolution}, {resolution}]",
+        "preprocessing": model.preprocessing,
         "output": f"logits [N, {classes}]",
+        "classes": _listed(model.classes),
         "parameters": f"{params:,}",
         "MACs per image": f"{macs:,}",
-    } | facts
-    try:
-        strings = block_strings(architecture)
-        arguments = ", ".join(f"{key}={value}" for key, value in model_arguments(architecture).items())
-        stride = architecture.space.stem.stride
-        stem = "" if stride == 2 else f"model.conv_stem.stride = ({stride}, {stride})\n"
-        timm = (
-            "The same network in timm, without weights:\n\n```python\n"
-            "from timm.models._efficientnet_builder import decode_arch_def\n"
-            "from timm.models.efficientnet import EfficientNet\n\n"
-            f"blocks = {strings}\n"
-            f"model = EfficientNet(decode_arch_def(blocks), {arguments})\n{stem}```\n"
-        )
-    except InputError as error:
-        timm = f"Not as block strings of timm: {error}.\n"
+    }
+    table |= model.facts | rows
+    cells = [(key, value.replace("|", "\\|")) for key, value in table.items() if value]
     return f"""# {architecture.name}
 
 A ConvNet of search space {architecture.space.name}, for {resolution}×{resolution} images and {classes} classes.
@@ -140,10 +164,10 @@ A block a layer: the bar is as long as its expansion, ↓2 is a stride of 2, ─
 
 | | |
 |---|---|
-{"".join(f"| {key} | {value} |{chr(10)}" for key, value in table.items())}
+{"".join(f"| {key} | {value} |{chr(10)}" for key, value in cells)}
 ## Load it
 
-With onnxruntime alone:
+`images` are the input that the table tells of, preprocessed. With onnxruntime alone:
 
 ```python
 import onnxruntime
@@ -161,9 +185,39 @@ logits = model(images)
 
 The weights alone, by name: `safetensors.torch.load_file("{files}.safetensors")`.
 
-{timm}
+{_in_timm(architecture, files)}
 ## Checked
 
-Each file was loaded again and run on random images in batches of several sizes. The largest difference of a logit from
-PyTorch's, divided by the largest logit: {", ".join(f"{name} {value:.1e}" for name, value in checks.items())}.
+The ONNX file, the .pt2 and the .safetensors were each loaded again and run on random images in batches of several sizes. The
+largest difference of a logit from PyTorch's, divided by the largest logit:
+{", ".join(f"{name} {value:.1e}" for name, value in checks.items())}.
+"""
+
+
+def _listed(classes: list[str]) -> str:
+    """The names of the logits, in order; of very many the first."""
+    more = f", … (all {len(classes)} in the metadata of the files)" if len(classes) > LISTED else ""
+    return ", ".join(classes[:LISTED]) + more
+
+
+def _in_timm(architecture: Architecture, files: str) -> str:
+    try:
+        blocks = block_strings(architecture)
+    except InputError as error:
+        return f"There is no file for timm: {error}.\n"
+    arguments = ", ".join(f"{key}={value}" for key, value in model_arguments(architecture).items())
+    stride = architecture.space.stem.stride
+    stem = "" if stride == 2 else f"model.conv_stem.stride = ({stride}, {stride})\n"
+    return f"""With timm, whose names the same weights have in `{files}.timm.safetensors`:
+
+```python
+from safetensors.torch import load_file
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNet
+
+blocks = {blocks}
+model = EfficientNet(decode_arch_def(blocks), {arguments})
+{stem}model.load_state_dict(load_file("{files}.timm.safetensors"), strict=True)
+logits = model.eval()(images)
+```
 """

@@ -32,9 +32,10 @@ def find(arch: str, space: str | Path | None = None, classes: int | None = None,
     return Architecture(name or "architecture", found, parse(arch, found), classes or found.classes)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a program that takes an architecture: the arguments of `find`."""
-    parser.add_argument("--arch", required=True, help="a published name, a file (.py, .json, .tsv), or a string of operators")
+def add_options(parser: argparse.ArgumentParser, choice=None) -> None:
+    """The options of a program that takes an architecture: the arguments of `find`; --arch may be one of a group's options."""
+    arch = "a published name, a file (.py, .json, .tsv), or a string of operators"
+    (choice or parser).add_argument("--arch", required=choice is None, help=arch)
     parser.add_argument("--space", help="search space: a name, a YAML file, or JSON; a published name and a .json have their own")
     parser.add_argument("--name", help="which of a file's architectures (default: the first); or the name for a string")
     parser.add_argument("--classes", type=int, help="number of classes (default: what the file or the space says)")

@@ -11,10 +11,9 @@ def block_strings(architecture: Architecture) -> list[list[str]]:
     and operator, or the norm or channels, that timm cannot express.
     """
     stages = []
-    for cells in _blocks(architecture):
+    for stage in _blocks(architecture):
         blocks = []  # [repeats, form], of which the first of the repeats has the stride
-        for cell in cells:
-            form = _form(cell)
+        for cell, form in stage:
             if blocks and cell.keeps_shape and blocks[-1][1] == form:
                 blocks[-1][0] += 1
             else:
@@ -29,12 +28,19 @@ def model_arguments(architecture: Architecture) -> dict:
     return {"stem_size": space.stem.c_out, "num_features": space.head.c_out, "num_classes": architecture.classes}
 
 
-def weight_names(architecture: Architecture) -> dict[str, str]:
-    """Prefix of a module in our `Network` → its prefix in timm's `EfficientNet`. Raises InputError, as `block_strings`."""
+def to_timm(architecture: Architecture, weights: dict) -> dict:
+    """The state dict of our `Network` under the names of timm's `EfficientNet`. Raises InputError, as `block_strings`."""
+    names = module_names(architecture)
+    parts = {name: name.rpartition(".") for name in weights}
+    return {f"{names[module]}.{parameter}": weights[name] for name, (module, _, parameter) in parts.items()}
+
+
+def module_names(architecture: Architecture) -> dict[str, str]:
+    """A module with weights in our `Network` → its name in timm's `EfficientNet`. Raises InputError, as `block_strings`."""
     names = {"stem.0": "conv_stem", "stem.1": "bn1", "head.0": "conv_head", "head.1": "bn2", "classifier.2": "classifier"}
     inverted = {"expand": ("conv_pw", "bn1"), "depthwise.0": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
     for number, stage in enumerate(_blocks(architecture)):
-        for index, cell in enumerate(stage):
+        for index, (cell, _) in enumerate(stage):
             ours, theirs = f"layers.{int(cell.layer) - 1}", f"blocks.{number}.{index}"
             if OPERATORS[cell.op].kind == "skip":
                 names |= {f"{ours}.0": f"{theirs}.conv", f"{ours}.1": f"{theirs}.bn1"}
@@ -44,8 +50,8 @@ def weight_names(architecture: Architecture) -> dict[str, str]:
     return names
 
 
-def _blocks(architecture: Architecture) -> list[list[Cell]]:
-    """The cells that are blocks in timm, stage by stage."""
+def _blocks(architecture: Architecture) -> list[list[tuple[Cell, str]]]:
+    """The cells that are blocks in timm, stage by stage, each with its form. Raises InputError for what timm cannot express."""
     space = architecture.space
     if space.stem.norm != "bn":
         raise InputError(f"timm's block strings cannot express norm {space.stem.norm}: only bn")
@@ -53,7 +59,9 @@ def _blocks(architecture: Architecture) -> list[list[Cell]]:
         _check_channels(cell.layer, cell.c_out)
     path = iter(space.path(architecture.ops))
     stages = [[next(path) for _ in range(count)] for count in space.stages]
-    stages = [[cell for cell in stage if not cell.is_identity] for stage in stages]
+    stages = [[(cell, _form(cell)) for cell in stage if not cell.is_identity] for stage in stages]
+    if not any(stages):
+        raise InputError("timm's block strings cannot express a network of which every layer is an identity")
     return [stage for stage in stages if stage]
 
 
