@@ -187,3 +187,13 @@ def test_every_snippet_is_valid(document, place, monkeypatch):
 def test_the_published_networks_are_all_listed():
     listed = re.findall(r"^\| `(\w+)` \| \d+×\d+ \| [\d.]+ \| [\d.]+ \|", (ROOT / "README.md").read_text(), re.M)
     assert listed == list(published())
+
+
+PROSE = [*DOCUMENTS, "config.yaml", "Makefile", *(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("document", PROSE)
+def test_every_path_that_is_named_is_there(document):
+    text = (ROOT / document).read_text()
+    for path in re.findall(r"(?<![\w/.{}-])(?:workflow|tests|benchmarks|profiles|examples|docs)/[\w./-]*\w", text):
+        assert (ROOT / path).exists(), path

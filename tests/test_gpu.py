@@ -1,4 +1,4 @@
-"""What only a GPU can show: `pytest -m gpu`, or `make gpu-tests`. Without one, tests/test_steps.py runs the same steps."""
+"""What only a GPU can show: `pytest -m gpu`, or `make gpu-tests`. Without one, tests/search/test_steps.py runs the same steps."""
 
 import os
 import subprocess
