@@ -14,6 +14,8 @@ import make_report
 import plot_search
 from conftest import SPACES, write_table
 from fbnet.errors import InputError
+from fbnet.evaluation.words import milliseconds as in_findings
+from fbnet.evaluation.words import rounded
 from fbnet.latency import LatencyTable, read_table
 from fbnet.report.diagram import stage_diagram
 from fbnet.report.evaluation_plots import accuracy_latency
@@ -21,7 +23,7 @@ from fbnet.report.latency_plots import heat_map
 from fbnet.report.networks import Network, front, read_findings, read_summary
 from fbnet.report.picture import read_picture
 from fbnet.report.search_plots import history, theta_strips
-from fbnet.report.words import duration, rounded
+from fbnet.report.words import duration, milliseconds
 from fbnet.space import read_space
 
 OPS = ("ir_k3_e1", "ir_k5_e3", "skip")
@@ -95,7 +97,7 @@ def report(tmp_path, tiny):
             picture = tmp_path / f"{target}.svg"
             heat_map(read_table(table, tiny, 10), "Latency", picture)
             validation = tmp_path / f"{target}.validation.tsv"
-            validation.write_text("# result: predicted within 1.0% of the measured latency\n")
+            validation.write_text("# result: mean absolute percentage error (MAPE) 1.0%\n")
             given["target"].append([target, table, picture, *((validation, picture) if measured else "--")])
         for at, name in enumerate(searches):
             arguments = write_search(tmp_path / f"search{at}", name)
@@ -154,7 +156,7 @@ def test_every_search_network_and_finding_is_there(report):
     for sentence in ("Claim about all.", "Claim about second.", "It says &#34;unsettled&#34;.", "The machine was disturbed."):
         assert sentence in text
     assert text.index("The machine was disturbed.") < text.index("It says") < text.index('<section id="accuracy">')
-    assert "predicted within 1.0% of the measured latency." in text
+    assert "mean absolute percentage error (MAPE) 1.0%." in text
 
 
 def test_hostile_names_and_sentences_stay_text(report):
@@ -168,8 +170,8 @@ def test_hostile_names_and_sentences_stay_text(report):
 
 def test_it_works_without_measurements_spread_baselines_and_findings(report):
     text = report([network(measured_us=None, level=None, top1_sd=None, trainings=1, budget_us=None, seed=None)], measured=False)
-    assert "not measured" in text
-    assert "how far trainings scatter is not known" in text
+    assert "2.00 ms predicted; not measured" in text.replace("\xa0", " ")
+    assert "of one training run each, so that their spread is not known" in text
     assert "±" not in text
     assert 'id="architectures"' not in text
 
@@ -237,11 +239,11 @@ def test_heat_map_says_what_is_slowest(tmp_path, tiny):
     table = LatencyTable(tiny, (100.0, 100.0, 100.0), (slow, *(tuple(10.0 for _ in layer) for layer in tiny.layers[1:])))
     heat_map(table, "t", tmp_path / "t.svg")
     caption = read_picture(tmp_path / "t.svg").caption
-    assert "0.33 to 2.32 ms" in caption
+    assert "0.330 ms to 2.32 ms" in caption.replace("\xa0", " ")
     assert "k3_e1 in layer 1, 2000 µs" in caption
 
 
-def test_accuracy_picture_says_what_lies_within_the_spread(tmp_path):
+def test_accuracy_picture_says_which_steps_are_not_significant(tmp_path):
     networks = [
         network("fast", latency_us=1000.0, top1=0.9),
         network("middle", "random", latency_us=2000.0, top1=0.905, baseline="set"),
@@ -251,7 +253,12 @@ def test_accuracy_picture_says_what_lies_within_the_spread(tmp_path):
     accuracy_latency(networks, "t", tmp_path / "t.svg")
     caption = read_picture(tmp_path / "t.svg").caption.replace("\xa0", " ")
     assert "from fast (1.00 ms, 90.00 ± 1.00%) to slow (3.00 ms, 95.00 ± 1.00%)" in caption
-    assert "2 of its 3 networks come from a search, and 1 of its 2 steps in accuracy lies within the spread" in caption
+    assert "2 of its 3 networks are derived, and 1 of its 2 steps in accuracy is not significant (95 % confidence)" in caption
+    assert "means of 3 training runs, error bars ± one standard deviation. Latencies are measured and rescaled." in caption
+    for trainings, chance in ((2, True), (3, False)):  # t of 2 degrees of freedom is 4.3, of 4 it is 2.8
+        pair = [network("a", trainings=trainings), network("b", latency_us=3000.0, top1=0.93, trainings=trainings)]
+        accuracy_latency(pair, "t", tmp_path / "t.svg")
+        assert ("not significant" in read_picture(tmp_path / "t.svg").caption) == chance
 
 
 @settings(max_examples=60, deadline=None)
@@ -349,6 +356,10 @@ def test_a_history_without_epochs_is_refused(tmp_path):
 )
 def test_rounded(value, text):
     assert rounded(value) == text
+
+
+def test_a_latency_stays_on_its_line_where_it_is_drawn():
+    assert (in_findings(8000.0), milliseconds(8000.0)) == ("8.00 ms", "8.00\xa0ms")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (99.4, "99 s"), (125, "2 min"), (5400, "90 min"), (12345, "3.4 h")])

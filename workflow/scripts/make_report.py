@@ -1,22 +1,19 @@
 #!/usr/bin/env python3
-"""Make one HTML page of what was searched, what was found, and how good it is; and the picture of accuracy against latency."""
+"""Make one HTML page of what was searched, what was derived, and how good it is; and the picture of accuracy against latency."""
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from fbnet.errors import InputError
 from fbnet.latency import read_header
 from fbnet.mappings import read_mapping
 from fbnet.provenance import file_hash, versions
-from fbnet.report.diagram import stage_diagram
-from fbnet.report.evaluation_plots import accuracy_latency
-from fbnet.report.networks import accuracy, numbers, read_findings, read_summary
+from fbnet.report.evaluation_plots import accuracy_latency, side_by_side
+from fbnet.report.networks import read_findings, read_summary
 from fbnet.report.page import Search, Target, page
-from fbnet.report.picture import Picture, read_picture
-from fbnet.report.words import milliseconds
+from fbnet.report.picture import read_picture
 from fbnet.runtime import log, replacing, run
-from fbnet.space import SearchSpace, read_space
+from fbnet.space import read_space
 
 NOT_MEASURED = "-"
 
@@ -28,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     targets = [_target(*given) for given in arguments.target]
     searches = [Search(name, *map(read_picture, paths)) for name, *paths in arguments.search or []]
     try:
-        architectures = _architectures(networks, space)
+        architectures = side_by_side(networks, space)
     except InputError as error:
         raise InputError(f"{arguments.summary}: {error}") from None
     with replacing(arguments.scatter, arguments.out) as (scatter, out):
@@ -47,22 +44,6 @@ def _target(name: str, table: str, heat_map: str, validation: str, scatter: str)
     headers = [read_header(path) if path != NOT_MEASURED else None for path in (table, validation)]
     hashes = {Path(path).name: file_hash(path) for path in (table, *([validation] if measured else []))}
     return Target(*(name, headers[0], read_picture(heat_map), headers[1], read_picture(scatter) if measured else None, hashes))
-
-
-def _architectures(networks, space: SearchSpace) -> Picture | None:
-    """All networks found side by side, from fast to slow; None if there are fewer than two."""
-    found = sorted((network for network in networks if network.kind == "found"), key=lambda network: network.latency_us)
-    if len(found) < 2:
-        return None
-    order, heads = numbers(networks), {}
-    for network in found:
-        number = f"{order[network.network]} " if order else ""
-        facts = f"{milliseconds(network.latency_us)}, {accuracy(network)}"
-        heads[f"{number}{network.network}\n{facts}"] = network.ops.split()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "architectures.svg")
-        stage_diagram(heads, space, "The networks found, from fast to slow", path)
-        return read_picture(path)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Draw a search: theta's probabilities and the history over the epochs, and the architecture that it found."""
+"""Draw a search: theta's probabilities and the history over the epochs, and the derived architecture."""
 
 import argparse
 from pathlib import Path
 
 from fbnet.architecture import in_us
 from fbnet.errors import InputError
+from fbnet.evaluation.words import rounded
 from fbnet.latency import read_table
 from fbnet.report.diagram import stage_diagram
 from fbnet.report.search_plots import history, theta_strips
 from fbnet.report.tables import if_any, number, positive, read_tsv, share, whole, word
-from fbnet.report.words import milliseconds, rounded
+from fbnet.report.words import milliseconds
 from fbnet.runtime import log, replacing, run
 from fbnet.space import read_space
 
@@ -34,8 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
     name = f"{first['name']}\n{milliseconds(first['latency_us'])} predicted\n{millions}"
     draws = (
         lambda path: theta_strips(theta, f"{arguments.name}: probability of each candidate, layer by layer", path),
-        lambda path: history(epochs, f"{arguments.name}: latency and accuracy", path, budget_us),
-        lambda path: stage_diagram({name: first["ops"].split()}, space, f"{arguments.name}: the network found", path),
+        lambda path: history(epochs, f"{arguments.name}: predicted latency and accuracy", path, budget_us),
+        lambda path: stage_diagram({name: first["ops"].split()}, space, f"{arguments.name}: the derived architecture", path),
     )
     with replacing(*pictures) as temporaries:
         for draw, source, path in zip(draws, sources, temporaries, strict=True):

@@ -10,8 +10,8 @@ from pathlib import Path
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from fbnet.evaluation.words import counted
 from fbnet.report.style import plt, save
-from fbnet.report.words import counted
 from fbnet.space import OPERATORS, Cell, SearchSpace
 
 SHADES = {1: "#f7f7e3", 3: "#bfe0d3", 5: "#5aa9c4", 7: "#10406b"}  # by kernel size; their greys are as far apart
@@ -150,7 +150,7 @@ def _diagram_caption(columns: Mapping[str, Sequence[Cell]], space: SearchSpace) 
         names = " and ".join(name.partition("\n")[0] for name in (a, b))
         differ = f"{counted(least, 'layer')} {'differs' if least == 1 else 'differ'}"
         alike = f"{names} are nearest to one another: {differ}" if least else f"{names} are the same"
-        return f"{len(columns)} networks agree in {len(same)} of {layers} layers; {alike}."
+        return f"{len(columns)} architectures agree in {len(same)} of {layers} layers; {alike}."
     (cells,) = columns.values()
     searched = cells[1:-1]
     blocks = [cell for cell in searched if cell.op != "skip"]

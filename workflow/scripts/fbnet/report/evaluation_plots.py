@@ -1,8 +1,9 @@
-"""The picture of an evaluation, to be read in grey: accuracy against latency, with a caption that the data have written."""
+"""Pictures of an evaluation, to be read in grey, with captions that the data have written."""
 
 import itertools
 import math
 import statistics
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,18 @@ from pathlib import Path
 import numpy as np
 from matplotlib.lines import Line2D
 
-from fbnet.report.networks import Network, accuracy, front, numbers
+from fbnet.evaluation.significance import Uncertainty, welch
+from fbnet.evaluation.words import counted
+from fbnet.report.diagram import stage_diagram
+from fbnet.report.networks import KINDS, Network, accuracy, front, latency, numbers
+from fbnet.report.picture import Picture, read_picture
 from fbnet.report.style import plt, put_title, save
-from fbnet.report.words import NBSP, counted, milliseconds
+from fbnet.report.words import NBSP, milliseconds
+from fbnet.space import SearchSpace
 
 
 def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> None:
-    """Test accuracy against latency, a panel a target: Pareto front, budgets, and what was found, drawn at random, published."""
+    """Test accuracy against latency, a panel a target: Pareto front, budgets, derived, random and published networks."""
     targets = list(dict.fromkeys(network.target for network in networks))
     figure, panels = plt.subplots(len(targets), squeeze=False, figsize=(6.2, 0.5 + 3.9 * len(targets)), layout="constrained")
     labels = {network.network: network.network for network in networks} | numbers(networks)
@@ -50,7 +56,7 @@ def _words(networks: Sequence[Network]) -> dict[tuple[str, bool], str]:
     """What the legend says of networks of a kind, measured or not."""
     counts = Counter((network.kind, network.measured_us is not None) for network in networks)
     return {
-        (kind, measured): f"{kind}{'' if measured else ', latency predicted'} (n = {count})"
+        (kind, measured): f"{KINDS[kind]}{'' if measured else ', predicted latency'} (n = {count})"
         for (kind, measured), count in counts.items()
     }
 
@@ -96,14 +102,18 @@ def _panel(axes, networks: Sequence[Network], words: Mapping[tuple[str, bool], s
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.94", lw=0.6)
     axes.set_axisbelow(True)
+    axes.set(xlabel=f"latency{where}, ms ({_how_measured(networks)})", ylabel="test accuracy (top-1), %")
+
+
+def _how_measured(networks: Sequence[Network]) -> str:
     measured = sum(network.measured_us is not None for network in networks)
-    how = "measured, or predicted where hollow" if measured else "predicted, not measured"
-    how = "measured" if measured == len(networks) else how
-    axes.set(xlabel=f"latency{where}, ms ({how})", ylabel="test accuracy (top-1), %")
+    if measured == len(networks):
+        return "measured and rescaled"
+    return "measured and rescaled, or predicted where hollow" if measured else "predicted"
 
 
 def _label(axes, networks: Sequence[Network], names: Mapping[str, str]) -> None:
-    """Names beside the points of the networks found, where they cover least of other points and names."""
+    """Names beside the points of the derived architectures, where they cover least of other points and names."""
     place = axes.transData.transform
     points = [place((network.latency_us / 1000, 100 * network.top1)) for network in networks]
     scale = axes.figure.dpi / 72
@@ -163,14 +173,15 @@ def _overlap(one, other) -> float:
 def _scatter_caption(networks: Sequence[Network], targets: Sequence[str]) -> str:
     fewest, most = (pick(network.trainings for network in networks) for pick in (min, max))
     if most > 1:
-        trainings = counted(most, "training") if fewest == most else f"{fewest} to {most} trainings"
-        spread = f"means of {trainings}, the bars are ± one standard deviation"
+        runs = counted(most, "training run") if fewest == most else f"{fewest} to {most} training runs"
+        spread = f"means of {runs}, error bars ± one standard deviation"
     else:
-        spread = "of one training each: how far trainings scatter is not known"
+        spread = "of one training run each, so that their spread is not known"
     fronts = [_front_sentence([network for network in networks if network.target == target]) for target in targets]
     if len(targets) > 1:
         fronts = [f"On {target}: {text}" for target, text in zip(targets, fronts, strict=True)]
-    return " ".join([f"Test accuracies of {counted(len(networks), 'network')}, {spread}.", *fronts])
+    how = f"Latencies are {_how_measured(networks)}."
+    return " ".join([f"Test accuracies of {counted(len(networks), 'network')}, {spread}.", how, *fronts])
 
 
 def _front_sentence(networks: Sequence[Network]) -> str:
@@ -181,14 +192,35 @@ def _front_sentence(networks: Sequence[Network]) -> str:
     if len(best) == 1:
         return f"{first} is the fastest and the most accurate." if len(networks) > 1 else f"There is only {first}."
     found = sum(network.kind == "found" for network in best)
-    text = f"The Pareto front runs from {first} to {last}; {found} of its {len(best)} networks come from a search"
-    within = sum(itertools.starmap(_within_spread, itertools.pairwise(best)))
-    lie = "lies" if within == 1 else "lie"
-    steps = f", and {within} of its {counted(len(best) - 1, 'step')} in accuracy {lie} within the spread" if within else ""
-    return f"{text}{steps}."
+    are = "is" if found == 1 else "are"
+    text = f"The Pareto front runs from {first} to {last}; {found} of its {len(best)} networks {are} derived"
+    chance = sum(itertools.starmap(_not_significant, itertools.pairwise(best)))
+    are = "is" if chance == 1 else "are"
+    steps = f", and {chance} of its {counted(len(best) - 1, 'step')} in accuracy {are} not significant (95 % confidence)"
+    return f"{text}{steps if chance else ''}."
 
 
-def _within_spread(one: Network, other: Network) -> bool:
-    """Whether two accuracies differ by less than two standard errors, as far as these are known."""
-    errors = [network.top1_sd**2 / network.trainings for network in (one, other) if network.top1_sd is not None]
-    return abs(one.top1 - other.top1) < 2 * math.sqrt(sum(errors))
+def _not_significant(one: Network, other: Network) -> bool:
+    """Whether Welch's test does not tell two accuracies apart, by the spread over training runs; not where that is not known."""
+    if any(network.top1_sd is None or network.trainings < 2 for network in (one, other)):
+        return False
+    means = (Uncertainty(network.top1_sd**2 / network.trainings, network.trainings - 1) for network in (one, other))
+    return not welch(other.top1 - one.top1, *means).significant
+
+
+def side_by_side(networks: Sequence[Network], space: SearchSpace) -> Picture | None:
+    """The derived architectures as stage diagrams, from fast to slow; None if there are fewer than two.
+
+    Raises InputError for one that is not of the space.
+    """
+    derived = sorted((network for network in networks if network.kind == "found"), key=lambda network: network.latency_us)
+    if len(derived) < 2:
+        return None
+    order, heads = numbers(networks), {}
+    for network in derived:
+        number = f"{order[network.network]} " if order else ""
+        heads[f"{number}{network.network}\n{latency(network)}\n{accuracy(network)}"] = network.ops.split()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "architectures.svg")
+        stage_diagram(heads, space, "The derived architectures, from fast to slow", path)
+        return read_picture(path)

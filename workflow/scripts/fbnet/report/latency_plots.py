@@ -8,6 +8,7 @@ import numpy as np
 
 from fbnet.latency import LatencyTable
 from fbnet.report.style import plt, put_title, save
+from fbnet.report.words import milliseconds
 
 _MARKERS = {"uniform": ("o", "0.55"), "stratified": ("^", "0.1")}
 
@@ -38,9 +39,9 @@ def _heat_map_caption(table: LatencyTable) -> str:
     cells, latencies_us = itertools.chain(*table.space.layers), itertools.chain(*table.operators_us)
     slowest_us, slowest = max(zip(latencies_us, cells, strict=True), key=lambda pair: pair[0])
     return (
-        f"Networks of this space are predicted to take {table.least_us / 1000:.3g} to {table.most_us / 1000:.3g} ms, of which "
-        f"stem, head and classifier take {sum(table.fixed_us) / 1000:.3g} ms. The slowest operator is "
-        f"{slowest.op.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
+        f"Predicted latencies of this space's networks range from {milliseconds(table.least_us)} to "
+        f"{milliseconds(table.most_us)}, of which stem, head and classifier take {milliseconds(sum(table.fixed_us))}. The "
+        f"slowest operator is {slowest.op.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
     )
 
 
@@ -69,7 +70,8 @@ def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
             elinewidth=0.8,
             label=f"{drawn} random networks (n = {len(rows)})",
         )
-    axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="measured latency, ms (bar: two times)", ylabel="predicted latency, ms")
+    axes.set(xlim=ends, ylim=ends, aspect="equal", ylabel="predicted latency, ms")
+    axes.set_xlabel("measured latency, ms (bar: test to retest)")
     axes.legend(frameon=False, fontsize=7, loc="upper left")
     put_title(figure, title)
     save(figure, path)

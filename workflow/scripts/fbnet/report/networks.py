@@ -6,18 +6,19 @@ from pathlib import Path
 
 from fbnet.errors import InputError
 from fbnet.report.tables import count, if_any, number, one_of, positive, read_tsv, share, whole, word
-from fbnet.report.words import NBSP
+from fbnet.report.words import NBSP, milliseconds
 
-KINDS = ("found", "random", "published")
-NAMES = 6  # networks found, up to which pictures name them; above, they have numbers
+KINDS = {"found": "derived", "random": "random", "published": "published"}  # as a summary has them, and as readers do
+NAMES = 6  # derived architectures, up to which pictures name them; above, they have numbers
 
 
 @dataclass(frozen=True)
 class Network:
     """A network that was trained and measured: a row of the summary. None is what was not measured or does not apply.
 
-    Accuracies lie in [0, 1]; `top1` is the mean of `trainings` trainings on the test set. Comparisons use `latency_us`:
-    `measured_us` relative to the `level` of the rounds it was measured in, or `predicted_us` where nothing was measured.
+    Accuracies lie in [0, 1]; `top1` is the mean of `trainings` training runs on the test set, `top1_sd` their standard
+    deviation. Comparisons use `latency_us`: measured and rescaled, which is `measured_us` over `level`, the scale factor of that
+    measurement; or `predicted_us` where nothing was measured.
     """
 
     network: str
@@ -98,13 +99,18 @@ def _same(one: Network, other: Network) -> bool:
     return (one.latency_us, one.top1) == (other.latency_us, other.top1)
 
 
+def latency(network: Network) -> str:
+    """The latency that comparisons use, and how it was had."""
+    return f"{milliseconds(network.latency_us)} {'predicted' if network.measured_us is None else 'measured and rescaled'}"
+
+
 def accuracy(network: Network) -> str:
-    """Test accuracy in per cent, ± standard deviation where it is known."""
+    """Test accuracy in per cent, ± standard deviation over its training runs where it is known."""
     sd = "" if network.top1_sd is None else f"{NBSP}±{NBSP}{100 * network.top1_sd:.2f}"
     return f"{100 * network.top1:.2f}{sd}%"
 
 
 def numbers(networks: Sequence[Network]) -> dict[str, int]:
-    """The numbers that pictures and tables give the networks found, from fast to slow; none if few enough to be named."""
+    """The numbers that pictures and tables give the derived architectures, from fast to slow; none if few enough to be named."""
     found = sorted((network for network in networks if network.kind == "found"), key=lambda network: network.latency_us)
     return {network.network: number for number, network in enumerate(found, 1)} if len(found) > NAMES else {}

@@ -9,10 +9,11 @@ import jinja2
 import yaml
 
 from fbnet.errors import InputError
+from fbnet.evaluation.words import counted, rounded
 from fbnet.latency import device_of
-from fbnet.report.networks import KINDS, Finding, Network, accuracy, front, numbers
+from fbnet.report.networks import KINDS, Finding, Network, accuracy, front, latency, numbers
 from fbnet.report.picture import Picture
-from fbnet.report.words import counted, duration, milliseconds, percent, rounded
+from fbnet.report.words import duration, milliseconds, percent
 from fbnet.space import SearchSpace, compact
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
@@ -58,7 +59,7 @@ def page(
     versions: Mapping[str, str],
     hashes: Mapping[str, str],
 ) -> str:
-    """The page as HTML that loads nothing from anywhere: `scatter` shows accuracy against latency, `architectures` all found.
+    """The page as HTML that loads nothing from anywhere: `scatter` shows accuracy against latency, `architectures` those derived.
 
     `hashes` are those of the evaluation's files.
     """
@@ -70,7 +71,7 @@ def page(
         "duration": duration,
         "sentence": _sentence,
     }
-    environment.globals |= {"accuracy": accuracy, "counted": counted}
+    environment.globals |= {"accuracy": accuracy, "latency": latency, "counted": counted, "kinds": KINDS}
     template = environment.from_string(TEMPLATE.read_text())
     names = [target.name for target in targets]
     ordered = sorted(networks, key=lambda network: (_place(network.target, names), network.latency_us))
@@ -173,15 +174,16 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     layers = tuple(len(layer) for layer in space.layers)
     choices = f"{layers[0]} operators" if len(set(layers)) == 1 else f"{min(layers)} to {max(layers)} operators"
     kinds = {kind: [network for network in networks if network.kind == kind] for kind in KINDS}
-    others = [counted(len(kinds[kind]), f"{kind} network") for kind in KINDS[1:] if kinds[kind]]
-    compared = f", and so were {' and '.join(others)} to compare with" if others else ""
-    trainings = sum(network.trainings for network in networks)
+    others = [counted(len(kinds[kind]), f"{kind} architecture") for kind in ("random", "published") if kinds[kind]]
+    compared = f", and so were {' and '.join(others)} for comparison" if others else ""
+    runs = sum(network.trainings for network in networks)
+    derived = counted(len(kinds["found"]), "derived architecture")
     count = len({network.search for network in kinds["found"]} | {search.name for search in searches})
     return (
-        f"{counted(count, 'search', 'searches')} looked for fast networks on {devices or ', '.join(sorted(used))}, "
-        f"choosing among {choices} in each of {len(layers)} layers (space {space.name}, {space.resolution}×{space.resolution} "
-        f"images). {counted(len(kinds['found']), 'network')} found {'was' if len(kinds['found']) == 1 else 'were'} trained from "
-        f"scratch and held against the test set{compared}: {counted(trainings, 'training')} in all."
+        f"{counted(count, 'search', 'searches')}, differentiable and hardware-aware, for fast networks on "
+        f"{devices or ', '.join(sorted(used))}: among {choices} in each of {len(layers)} layers (space {space.name}, "
+        f"{space.resolution}×{space.resolution} images). {derived} {'was' if len(kinds['found']) == 1 else 'were'} trained from "
+        f"scratch and evaluated on the test set{compared}: {counted(runs, 'training run')} in all."
     )
 
 
@@ -190,15 +192,15 @@ def _table_note(networks: Sequence[Network]) -> str:
     sentences = []
     if any(network.top1_sd is not None for network in networks):
         sentences.append(
-            "± is the standard deviation over a network's trainings, in a set of random networks that over its networks."
+            "± is one standard deviation: over a network's training runs, and in the mean of random architectures over these."
         )
     if any(network.level is not None for network in networks):
         sentences.append(
-            "Latencies are measured end to end, and divided by what reference networks of the same rounds took relative to their "
-            "prediction."
+            "“Latency” is measured end to end and rescaled: divided by the scale factor, the median of measured over predicted "
+            "latency of reference networks in the same rounds."
         )
     if any(network.measured_us is None for network in networks):
-        sentences.append("Those with a * were not measured: they are the table's prediction.")
+        sentences.append("Latencies with a * were not measured: they are predicted.")
     if any(network.supernet_top1 is not None for network in networks):
-        sentences.append("“Supernet top-1” is with the supernet's shared weights, before any retraining.")
+        sentences.append("“One-shot top-1” is with inherited weights, on the search's architecture (validation) split.")
     return " ".join(sentences)

@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fbnet.errors import InputError
+from fbnet.evaluation.words import counted
 from fbnet.report.style import plt, put_title, save
-from fbnet.report.words import counted, milliseconds
+from fbnet.report.words import milliseconds
 
 
 def theta_strips(rows: Sequence[dict], title: str, path: Path) -> None:
@@ -94,9 +95,9 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
     if not rows:
         raise InputError("there are no epochs")
     styles = {
-        "weights": {"label": "expected, while weights learn", "color": "0.6", "ls": "-", "lw": 1.6},
-        "theta": {"label": "expected, while theta learns", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
-        "argmax": {"label": "most probable network", "color": "0.05", "ls": "-", "lw": 1.2, "marker": "o", "ms": 3.5},
+        "weights": {"label": "expected, weight phase", "color": "0.6", "ls": "-", "lw": 1.6},
+        "theta": {"label": "expected, theta phase", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
+        "argmax": {"label": "most probable architecture", "color": "0.05", "ls": "-", "lw": 1.2, "marker": "o", "ms": 3.5},
     }
     figure, (above, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.3), layout="constrained")
     for phase, style in styles.items():
@@ -108,7 +109,7 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
                 axes.plot(*zip(*points, strict=True), **style, markevery=every)
     if budget_us is not None:
         above.axhline(budget_us / 1000, color="0.2", ls=(0, (5, 3)), lw=0.9, label=f"budget, {milliseconds(budget_us)}")
-    above.set_ylabel("latency, ms")
+    above.set_ylabel("predicted latency, ms")
     below.set(ylabel="top-1 accuracy, %", xlabel="epoch")
     first = min((row["epoch"] for row in rows if row["phase"] == "theta"), default=None)
     start, end = (pick(row["epoch"] for row in rows) for pick in (min, max))
@@ -118,7 +119,7 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if first is not None and first > start:
-            axes.axvspan(start - 0.5, first - 0.5, color="0.95", lw=0, zorder=0, label="warm-up: weights alone")
+            axes.axvspan(start - 0.5, first - 0.5, color="0.95", lw=0, zorder=0, label="warm-up: weights only")
         axes.set_xlim(start - 0.5, end + 0.5)
     handles, labels = above.get_legend_handles_labels()
     handles_below, labels_below = below.get_legend_handles_labels()
@@ -137,13 +138,13 @@ def _history_caption(rows: Sequence[dict], budget_us: float | None) -> str:
         sentences.append("the expected latency " + (f"stays at {start}" if start == end else f"goes from {start} to {end}"))
     if chosen and chosen[-1]["latency_us"] is not None:
         latency_us = chosen[-1]["latency_us"]
-        text = f"the most probable network ends at {milliseconds(latency_us)}"
+        text = f"the most probable architecture ends at {milliseconds(latency_us)}"
         if budget_us is not None:
             text += f", {abs(latency_us / budget_us - 1):.1%} {'above' if latency_us > budget_us else 'below'} the budget"
         if chosen[-1]["top1"] is not None:
-            text += f", and classifies {chosen[-1]['top1']:.1%} of theta's images with the supernet's weights"
+            text += f"; its one-shot accuracy on the architecture split is {chosen[-1]['top1']:.1%}"
         sentences.append(text)
-    return _capital("; ".join(sentences) + ".") if sentences else ""
+    return _capital("; ".join(sentences) + ". Latencies are predicted.") if sentences else ""
 
 
 def _short(op: str) -> str:

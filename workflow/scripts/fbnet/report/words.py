@@ -1,19 +1,14 @@
-"""How pages and pictures write numbers."""
+"""How pages and pictures write numbers, beside what findings do."""
 
-import math
+from fbnet.evaluation.words import milliseconds as in_words
+from fbnet.evaluation.words import rounded
 
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-def rounded(value: float, significant: int = 3) -> str:
-    """A number with so many significant digits and no exponent."""
-    decimals = significant - 1 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{max(0, decimals)}f}"
-
-
 def milliseconds(latency_us: float) -> str:
-    """A latency with its unit."""
-    return f"{rounded(latency_us / 1000)}{NBSP}ms"
+    """A latency with its unit, which stays on the same line."""
+    return in_words(latency_us).replace(" ", NBSP)
 
 
 def percent(value: float) -> str:
@@ -26,8 +21,3 @@ def duration(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f}{NBSP}s"
     return f"{seconds / 60:.0f}{NBSP}min" if seconds < 99.5 * 60 else f"{rounded(seconds / 3600, 2)}{NBSP}h"
-
-
-def counted(count: int, one: str, more: str = "") -> str:
-    """`1 network`, `2 networks`."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
