@@ -47,8 +47,8 @@ def warnings(
     if entropy > UNIFORM:
         texts.append(
             f"The search has hardly decided (the entropy of theta's probabilities is {entropy:.0%} of the largest): the derived "
-            f"architecture is little better than a random one. "
-            f"Give more epochs, a larger theta.lr, or a lower final temperature (a larger temperature.decay)."
+            f"architecture is little more than chance. Give more epochs, a larger theta.lr, or a lower final temperature (a "
+            f"larger temperature.decay)."
         )
     if supernet_top1 < 2 / classes:
         texts.append(

@@ -102,7 +102,8 @@ def _panel(axes, networks: Sequence[Network], words: Mapping[tuple[str, bool], s
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.94", lw=0.6)
     axes.set_axisbelow(True)
-    axes.set(xlabel=f"latency{where}, ms ({_how_measured(networks)})", ylabel="test accuracy (top-1), %")
+    bars = "; bars: ± standard deviation" if any(network.top1_sd for network in networks) else ""
+    axes.set(xlabel=f"latency{where}, ms ({_how_measured(networks)})", ylabel=f"test accuracy (top-1), %{bars}")
 
 
 def _how_measured(networks: Sequence[Network]) -> str:

@@ -179,11 +179,12 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     runs = sum(network.trainings for network in networks)
     derived = counted(len(kinds["found"]), "derived architecture")
     count = len({network.search for network in kinds["found"]} | {search.name for search in searches})
+    made = f"{count} differentiable, hardware-aware {'search' if count == 1 else 'searches'}"
     return (
-        f"{counted(count, 'search', 'searches')}, differentiable and hardware-aware, for fast networks on "
-        f"{devices or ', '.join(sorted(used))}: among {choices} in each of {len(layers)} layers (space {space.name}, "
-        f"{space.resolution}×{space.resolution} images). {derived} {'was' if len(kinds['found']) == 1 else 'were'} trained from "
-        f"scratch and evaluated on the test set{compared}: {counted(runs, 'training run')} in all."
+        f"{made} for fast networks on {devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers "
+        f"(space {space.name}, {space.resolution}×{space.resolution} images). {derived} "
+        f"{'was' if len(kinds['found']) == 1 else 'were'} trained from scratch and evaluated on the test set{compared}: "
+        f"{counted(runs, 'training run')} in all."
     )
 
 
@@ -192,7 +193,7 @@ def _table_note(networks: Sequence[Network]) -> str:
     sentences = []
     if any(network.top1_sd is not None for network in networks):
         sentences.append(
-            "± is one standard deviation: over a network's training runs, and in the mean of random architectures over these."
+            "± is one standard deviation: over a network's training runs, or over the networks in a mean of random ones."
         )
     if any(network.level is not None for network in networks):
         sentences.append(

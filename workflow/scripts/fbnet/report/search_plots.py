@@ -95,8 +95,8 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
     if not rows:
         raise InputError("there are no epochs")
     styles = {
-        "weights": {"label": "expected, weight phase", "color": "0.6", "ls": "-", "lw": 1.6},
-        "theta": {"label": "expected, theta phase", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
+        "weights": {"label": "Gumbel samples, weight phase", "color": "0.6", "ls": "-", "lw": 1.6},
+        "theta": {"label": "Gumbel samples, theta phase", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
         "argmax": {"label": "most probable architecture", "color": "0.05", "ls": "-", "lw": 1.2, "marker": "o", "ms": 3.5},
     }
     figure, (above, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.3), layout="constrained")
