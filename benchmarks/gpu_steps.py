@@ -121,7 +121,7 @@ def _rows_of(name: str, rows: Callable[[], list[dict]]) -> list[dict]:
 
 
 def all_measurements(bench: Bench, figures: Figures, batches: Sequence[int], training: int) -> list[Measurement]:
-    """Everything that the part is to have; what others are held against comes first, what may take longest last."""
+    """Everything that the part is to have; what others are compared with comes first, what may take longest last."""
     searched = [f"{sampling}, {phase}" for phase in ("weights", "theta") for sampling in ("soft", "single path")]
     sizes = [*((kind, batches[0]) for kind in ("soft, weights", "single path, weights")), ("training one network", training)]
     found = [Measurement("data type of the steps", training, partial(precision_rows, bench))]

@@ -9,6 +9,7 @@ import pytest
 from fbnet.errors import InputError
 from fbnet.latency import Target, profiling
 from fbnet.latency.drift import half_width, steady
+from fbnet.latency.machine import Watch, take_device_of
 from fbnet.latency.onnx_engine import OnnxEngine
 from fbnet.latency.profiling import Samples, analytic, design, fit, inside_networks, make_engine, measure, measure_networks
 from fbnet.latency.torch_engine import TorchEngine
@@ -265,6 +266,16 @@ def test_an_analytic_table_counts(tiny):
     assert stem["latency_us"] == 3 * 8 * 9 * 8 * 8 / 1000
     assert classifier["latency_us"] == 32 * 10 / 1000
     assert analytic(tiny, 10, "params").rows[-1]["latency_us"] == (32 * 10 + 10) / 1000
+
+
+def test_a_machine_of_uneven_speed_is_called_disturbed(caplog):
+    assert "timing variability was 50%" in Watch().report(0.5)["disturbed"]
+    assert "Measure again when it is quiet" in caplog.text
+
+
+def test_what_is_counted_is_not_compared_with_measurements(tiny, tmp_path):
+    with pytest.raises(InputError, match="analytic: such a table counts instead of measuring"):
+        take_device_of(tmp_path / "no.tsv", tiny, 10, Target(engine="analytic"))
 
 
 def test_what_this_machine_cannot_do_is_refused(tiny, monkeypatch):

@@ -35,8 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
     scale = float(np.median((us / predicted)[len(architectures) :]))
     found = [
         {"name": row["name"], "ops": " ".join(row["ops"])}
-        | {"predicted_us": foretold, "measured_us": taken, "latency_us": taken / scale}
-        for row, foretold, taken in zip(rows, predicted.tolist(), us.tolist(), strict=False)
+        | {"predicted_us": predicted_us, "measured_us": measured_us, "latency_us": measured_us / scale}
+        for row, predicted_us, measured_us in zip(rows, predicted.tolist(), us.tolist(), strict=False)
     ]
     header = {"space": space.name, "level": f"{scale:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
     header |= target.settings() | about | watch.report(measured.variability)

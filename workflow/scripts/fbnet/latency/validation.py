@@ -10,15 +10,15 @@ from scipy.stats import kendalltau, spearmanr
 from fbnet.latency.table import LatencyTable
 
 COLUMNS = ["ops", "drawn", "predicted_us", "measured_us", "first_us", "second_us", "error"]
-_TILT = 6.0  # how strongly a draw may favour slow or fast operators
+_TILT = 6.0  # how strongly a sample may favour slow or fast operators
 _DRAWS_PER_NETWORK = 32
 
 
 def draw(table: LatencyTable, count: int, seed: int = 1) -> list[tuple[tuple[str, ...], str]]:
     """Random architectures, no two alike, each with how it was drawn: one half `uniform`, the other `stratified`.
 
-    Uniform ones choose each operator with equal probability, so that nearly all are of middling latency; stratified ones are
-    spread evenly over the range from the fastest to the slowest that draws in favour of fast or slow operators reach. Fewer
+    Uniform ones choose each operator with equal probability, so that nearly all are of medium latency; stratified ones are
+    spread evenly over the range from the fastest to the slowest that sampling in favour of fast or slow operators reaches. Fewer
     than `count` where the space has no more.
     """
     rng = random.Random(seed)
