@@ -6,6 +6,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUIETLY := --quiet --disable-pip-version-check
+# Of Snakemake the statistics of jobs, progress and errors, without the files of each job: make demo BRIEFLY= says those too.
+BRIEFLY := --quiet rules host
 CONFIG ?= examples/report.yaml
 MINUTES ?= 9
 
@@ -26,10 +28,10 @@ wheel: install
 	rm -rf build
 
 demo: install
-	$(BIN)/snakemake --cores all --configfile examples/digits.yaml
+	$(BIN)/snakemake --cores all --configfile examples/digits.yaml $(BRIEFLY)
 
 report: install
-	$(BIN)/snakemake make_report --cores all --configfile $(CONFIG)
+	$(BIN)/snakemake make_report --cores all --configfile $(CONFIG) $(BRIEFLY)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -26,6 +26,6 @@ rule all:
 onsuccess:
     if not only_profiling():
         try:
-            print_summary(Path(RESULTS), VALIDATION["error"])
+            print_summary(CONFIG, command)
         except InputError as error:
             raise WorkflowError(str(error)) from None

@@ -241,6 +241,21 @@ def test_stopped_anywhere_it_ends_with_the_same_theta_and_weights(digits, table,
     assert again == lines
 
 
+def test_lines_of_two_searches_in_one_terminal_say_whose_they_are(digits, table, tmp_path):
+    names = ["one", "two"]
+    with open(tmp_path / "terminal", "w") as terminal:
+        searches = [
+            subprocess.Popen(train(digits, table, tmp_path / name, SETTINGS | {"epochs": 2}), stderr=terminal) for name in names
+        ]
+        assert [search.wait(300) for search in searches] == [0, 0]
+    lines = read(tmp_path / "terminal").splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d train_supernet (one|two): ", line) for line in lines)
+    for name in names:
+        own = [line for line in lines if f" {name}: " in line]
+        assert re.findall(r"epoch (\d/\d): ", "\n".join(own)) == ["1/2", "2/2"]
+        assert [line.replace(f"train_supernet {name}: ", "") for line in own] == read(tmp_path / f"{name}.log").splitlines()
+
+
 def test_the_test_set_is_not_touched(digits, tiny_table, tmp_path):
     dataset = dataclasses.replace(read_dataset(digits), test_images=None, test_labels=None)
     search = Search(dataset, tiny_table, Settings.of(SETTINGS | {"epochs": 2}), torch.device("cpu"))

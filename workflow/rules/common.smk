@@ -1,7 +1,9 @@
 # What the stages share: the checked configuration, names and paths, and how a script is run.
 import itertools
 import json
+import os
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -113,6 +115,18 @@ def latency_table(wildcards):
 def file_option(option, key):
     """An option of a script that names an input file, where the job has one."""
     return lambda wildcards, input: [f"--{option}={input[key]}"] if input.get(key) else []
+
+
+def command(target):
+    """This call of Snakemake, with another target and nothing forced."""
+    here = os.path.relpath(Path(sys.executable).with_name("snakemake"))
+    words, forces = ["snakemake" if shutil.which("snakemake") else here, target], False
+    for word in sys.argv[1:]:
+        if word.startswith("-"):
+            forces = word.split("=")[0] in ("-f", "--force", "-F", "--forceall", "-R", "--forcerun", "-U", "--until")
+        if not forces and word not in workflow.dag_settings.targets:
+            words.append(word)
+    return shlex.join(words)
 
 
 def only_profiling():

@@ -39,7 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     found = {"name": [row["name"] for row in rows], "ops": [" ".join(row["ops"]) for row in rows], "supernet_top1": top1}
     with replacing(arguments.out) as (out,):
         pd.DataFrame(found).to_csv(out, sep="\t", index=False, float_format="%.6f")
-    log.info("One-shot accuracy of %d architectures, with inherited weights: %.1f%% to %.1f%%: %s", len(rows), 100 * np.min(top1), 100 * np.max(top1), arguments.out)
+    least, most = 100 * np.min(top1), 100 * np.max(top1)
+    log.info("One-shot accuracy of %d architectures: %.1f%% to %.1f%%: %s", len(rows), least, most, arguments.out)
 
 
 def accuracy(weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Batches) -> Tensor:

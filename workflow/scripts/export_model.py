@@ -22,8 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
         architecture = find(arguments.arch, arguments.space, arguments.classes, arguments.name)
         supernet = arguments.supernet
         model = inherited(architecture, supernet, arguments.data) if supernet else untrained(architecture)
-    log.info("%s: %s", model.architecture.name, model.architecture)
-    log.info("Weights: %s.", model.facts["weights"])
+    log.info("Weights of %s: %s.", model.architecture.name, model.facts["weights"])
     rows = latencies(model.architecture, arguments.table, arguments.measurement)
     differences = export(model, rows, arguments.out)
     worst = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())

@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(arguments.out) as (out,):
         rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
     within = "" if math.isinf(budget_us) else f" within {budget_us:.0f} µs"
-    log.info("Architectures%s (%s): %s; %s", within, arguments.method, ", ".join(names), arguments.out)
+    log.info("Derived by %s%s: %s (%s)", arguments.method, within, ", ".join(names), arguments.out)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,11 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         Progress.last_line = time.monotonic()
-        if record.name != _progress_log.name or not sys.stderr.isatty():
-            tqdm.write(self.format(record), file=sys.stderr)
+        line = f"{self.format(record)}\n"  # in one piece: other jobs write there too
+        if not sys.stderr.isatty():
+            sys.stderr.write(line)
+        elif record.name != _progress_log.name:
+            tqdm.write(line, file=sys.stderr, end="")
 
 
 class Progress(tqdm):
@@ -47,7 +50,8 @@ class Progress(tqdm):
     def display(self, msg=None, pos=None):
         if time.monotonic() - self.last_line > self.LINE_EVERY_S and self.n:
             Progress.last_line = time.monotonic()
-            _progress_log.info(self.format_meter(**{**self.format_dict, "ncols": None, "bar_format": self.LINE}))
+            now = self.format_dict | {"ncols": None, "bar_format": self.LINE, "prefix": self.desc.removesuffix(": ")}
+            _progress_log.info("%s", " ".join(self.format_meter(**now).split()))
         return super().display(msg, pos) if sys.stderr.isatty() else None
 
 

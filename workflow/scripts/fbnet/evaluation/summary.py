@@ -1,85 +1,122 @@
-"""What the searches have found, as the workflow prints it at its end; Snakemake's own environment must do for it."""
+"""What a run ends with: derived architectures, the verdict on latency tables, findings, warnings, and what to call next."""
 
 import csv
-import json
+import re
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fbnet.errors import InputError
+from fbnet.evaluation.derived import Derived, read_derived, undamaged
 from fbnet.latency import device_of, read_header
 
+MANY = 3  # searches, above which each is but a line of a table
+Warned = tuple[str, str]  # what it is about, and a sentence
+Command = Callable[[str], str]  # the call of Snakemake that makes a file, or what a rule makes
 
-def print_summary(results: Path, largest_error: float) -> None:
-    """Print architecture, predicted latency (µs), MACs, parameters, accuracy and the files made, and what the tables are worth.
 
-    A latency table whose mean error is larger than `largest_error` is warned of. Raises InputError for a file that is damaged.
-    """
-    for path in sorted((results / "modeldef").glob("*.json")):
-        with _whole(path):
-            _print_found(path, results)
-    for path in sorted((results / "latency").glob("*.validation.tsv")):
-        with _whole(path):
-            _print_table(path, largest_error)
-    findings = results / "evaluation/findings.tsv"
+def print_summary(config: Mapping, command: Command) -> None:
+    """Print what the searches of a resolved configuration have led to. Raises InputError for a file that is damaged."""
+    results = Path(config["results"])
+    derived = [found for search in config["searches"] if (found := read_derived(search, config))]
+    runs = f"{config['evaluation']['trainings']} runs of {config['train']['epochs']} epochs"
+    if len(derived) > MANY:
+        _print_many(derived, results, runs, command)
+    else:
+        for architecture in derived:
+            _print_one(architecture, results, runs, command)
+    disturbed = [one for one in derived if one.disturbed]
+    warnings = [(f"measurement of {one.search}", f"the machine was disturbed: {one.disturbed}") for one in disturbed]
+    print()
+    for target in dict.fromkeys(search["target"] for search in config["searches"].values()):
+        if (table := results / f"latency/{target}.tsv").is_file():
+            warnings += _print_table(table, config["validation"]["error"])
+    findings, report = results / "evaluation/findings.tsv", results / "report.html"
     if findings.is_file():
-        print("\nEvaluation: trained from scratch, measured, and held against baselines")
-        with findings.open(newline="") as file:
-            for finding in csv.DictReader(file, delimiter="\t"):
-                about = "" if finding["about"] == "all" else f"{finding['about']}: "
-                print(_filled(f"{'WARNING: ' if finding['kind'] == 'warning' else ''}{about}{finding['text']}", "  "))
-        print(f"  files               {results / 'report.html'}\n                      {findings.with_name('summary.tsv')}")
+        print("\nEvaluation: networks trained from scratch, measured, and compared with baselines")
+        warnings += _print_findings(findings)
+    _print_warnings(warnings)
+    if findings.is_file():
+        print(f"\nNext: open {report}; all numbers stand in {findings.with_name('summary.tsv')}.")
+    elif derived:
+        print(f"\nNext: train ({runs} each), measure and compare derived and random architectures: {report}")
+        print(f"    {command('make_report')}")
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise InputError(f"{path} is not as it was made: delete it, and the next call makes it again") from None
+def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> None:
+    print(f"\nSearch {derived.search}: its derived architecture\n  {derived.compact}")
+    measured = f"{derived.measured_us:.0f} µs measured" if derived.measured_us else "not measured"
+    rescaled = f" ({derived.rescaled_us:.0f} µs rescaled to its table)" if derived.rescaled_us else ""
+    print(f"  latency on {derived.target}: {derived.predicted_us:.0f} µs predicted, {measured}{rescaled}")
+    if derived.budget_us:
+        print(f"  latency budget: {derived.budget_us:.0f} µs ({derived.budget})")
+    print(f"  size: {derived.macs / 1e6:.1f} M MACs, {derived.params / 1e6:.2f} M parameters")
+    if derived.one_shot is not None:
+        print(f"  one-shot accuracy: {derived.one_shot:.1%} on the architecture split, with inherited weights")
+    trained, inherited = (results / f"{folder}/{derived.search}.onnx" for folder in ("trained", "models"))
+    model = trained if trained.is_file() else inherited
+    print(f"  model: {model}; its card: {model.with_suffix('.md')}; its MODEL_ARCH: {results / f'modeldef/{derived.search}.py'}")
+    if model is inherited:
+        print(f"  Its weights are the supernet's, not trained. This trains it ({runs}) and exports {trained}:")
+        print(f"    {command(str(trained))}")
 
 
-def _print_found(path: Path, results: Path) -> None:
-    search = path.stem
-    document = json.loads(path.read_text())
-    [(name, found), *_] = document["architectures"].items()
-    print(f"\n{name}: the most probable architecture of search {search}")
-    print(f"  operators           {_wrapped(found['ops'])}")
-    print(f"  predicted latency   {found['latency_us']:.0f} µs")
-    print(f"  MACs                {found['macs'] / 1e6:.1f} M")
-    print(f"  parameters          {found['params'] / 1e6:.2f} M")
-    if found["ops"].split(" ") == document["provenance"]["ops"]:
-        accuracy = document["provenance"]["top1"]
-        print(f"  accuracy            {accuracy:.1%} on theta's images, as a sub-network of the supernet (not retrained)")
-    files = [path.with_suffix(".py"), path, results / "architectures" / f"{search}.tsv"]
-    files += sorted((results / "models").glob(f"{search}.*"))
-    files += [results / "search" / search / name for name in ("supernet.pt", "history.tsv", "theta.tsv")]
-    print("  files               " + "\n                      ".join(map(str, files)))
+def _print_many(found: Sequence[Derived], results: Path, runs: str, command: Command) -> None:
+    rows = [("search", "target", "predicted", "measured", "budget", "MACs", "parameters", "one-shot accuracy")]
+    for one in found:
+        latencies = [f"{us:.0f} µs" if us else "-" for us in (one.predicted_us, one.measured_us, one.budget_us)]
+        accuracy = "-" if one.one_shot is None else f"{one.one_shot:.1%}"
+        rows.append((one.search, one.target, *latencies, f"{one.macs / 1e6:.1f} M", f"{one.params / 1e6:.2f} M", accuracy))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\nDerived architectures of {len(found)} searches")
+    for name, *cells in rows:
+        print(f"  {name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")
+    print(f"  models: {results}/models/SEARCH.onnx; architectures and cards: {results}/models/SEARCH.md")
+    print(f"  Their weights are the supernets', not trained. To train all ({runs} each) and export them to {results}/trained/:")
+    print(f"    {command('all_trained')}")
 
 
-def _print_table(path: Path, largest_error: float) -> None:
-    found = read_header(path)
-    print(f"\nLatency table {path.name.removesuffix('.validation.tsv')} ({device_of(found)})")
-    print(_filled(found["result"], "  "))
-    if float(found["mean_error"]) > largest_error:
-        allowed = f"more than the {largest_error:.0%} allowed (validation.error)"
-        print(_filled(f"WARNING: {allowed}: do not trust its latencies; measure again on a quiet machine", "  "))
-    for what, header in (
-        ("measurement", read_header(path.with_name(path.name.replace(".validation", "")))),
-        ("validation", found),
-    ):
+def _print_table(path: Path, allowed: float) -> list[Warned]:
+    """Print the verdict on a latency table, if it was validated; warnings about it."""
+    validation, about = path.with_suffix(".validation.tsv"), f"latency table {path.stem}"
+    headers, warnings = {"measurement": read_header(path)}, []
+    if validation.is_file():
+        headers["validation"] = header = read_header(validation)
+        with undamaged(validation):
+            error, networks = float(header["mean_error"]), header["networks"]
+        verdict = f"predicted within {error:.1%} in the mean over {networks} random networks, allowed {100 * allowed:.3g}%"
+        print(f"Latency table {path.stem}: {verdict}: {'ok' if error <= allowed else 'too much'}\n{_filled(device_of(header))}")
+        if error > allowed:
+            warnings.append((about, f"{verdict}: do not trust its latencies; measure again on a quiet machine"))
+    for what, header in headers.items():
         if "disturbed" in header:
-            print(_filled(f"WARNING: the machine was disturbed during its {what}: {header['disturbed']}", "  "))
-    print(f"  files               {path}\n                      {path.with_suffix('.svg')}")
+            warnings.append((about, f"the machine was disturbed during its {what}: {header['disturbed']}"))
+    return warnings
 
 
-def _wrapped(ops: str) -> str:
-    names = ops.split(" ")
-    return "\n                      ".join(" ".join(names[start : start + 6]) for start in range(0, len(names), 6))
+def _print_findings(path: Path) -> list[Warned]:
+    """Print the findings, but for warnings, which are returned."""
+    warnings = []
+    with undamaged(path), path.open(newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            about = "" if row["about"] == "all" else row["about"]
+            if row["kind"] == "warning":
+                warnings.append((about, row["text"]))
+            else:
+                print(_filled(f"{about}: {row['text']}" if about else row["text"]))
+    return warnings
 
 
-def _filled(text: str, indent: str) -> str:
-    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent)
+def _print_warnings(warnings: Sequence[Warned]) -> None:
+    """Print warnings; those that differ but in their numbers are one entry, with the numbers of the first."""
+    kinds: dict[str, list[Warned]] = {}
+    for about, text in warnings:
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.,]*", "0", text), []).append((about, text))
+    print(f"\n{len(warnings) or 'No'} warning{'' if len(warnings) == 1 else 's'}")
+    for alike in kinds.values():
+        about = ", ".join(dict.fromkeys(about for about, _ in alike))
+        numbers = " (numbers of the first)" if len({text for _, text in alike}) > 1 else ""
+        print(_filled(f"{about}{numbers}: {alike[0][1]}"))
+
+
+def _filled(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -1,0 +1,148 @@
+"""What a run ends with: derived architectures, latency tables, findings, warnings, the next command."""
+
+import json
+
+import pytest
+
+from conftest import write_table
+from fbnet.errors import InputError
+from fbnet.evaluation import print_summary
+from recipes import OPS, SETTINGS
+
+VALIDATION = "# machine: a CPU\n# mean_error: {error}\n# networks: 16\nops\n"
+SEARCH = {"target": "cpu", "latency_budget": None}
+
+
+@pytest.fixture
+def results(tmp_path, tiny):
+    """A folder as one search and its validated table leave it, as far as the summary reads it."""
+    (tmp_path / "latency").mkdir()
+    write_table(tmp_path / "latency/cpu.tsv", tiny)
+    (tmp_path / "latency/cpu.validation.tsv").write_text(VALIDATION.format(error=0.051))
+    add_search(tmp_path, "first", tiny)
+    return tmp_path
+
+
+def add_search(results, name, space, ops=OPS, **settings):
+    (results / "modeldef").mkdir(exist_ok=True)
+    provenance = {"space": space.definition, "settings": SETTINGS | settings, "ops": OPS.split(), "top1": 0.582}
+    entry = {"ops": ops, "latency_us": 3420.4, "macs": 2_100_000, "params": 570_000}
+    document = {"architectures": {name: entry}, "provenance": provenance | {"classes": list("0123456789")}}
+    (results / f"modeldef/{name}.json").write_text(json.dumps(document))
+
+
+def add_measurement(results, ops=OPS, header=""):
+    (results / "measurement").mkdir(exist_ok=True)
+    rows = f"name\tops\tpredicted_us\tmeasured_us\tlatency_us\nfirst\t{ops}\t3420.4\t3512.0\t3390.0\n"
+    (results / "measurement/first.tsv").write_text(header + rows)
+
+
+def printed(capsys, results, searches=None, error=0.1):
+    config = {
+        "results": str(results),
+        "searches": searches or {"first": SEARCH},
+        "validation": {"error": error},
+        "evaluation": {"trainings": 3},
+        "train": {"epochs": 200},
+    }
+    print_summary(config, lambda target: f"snakemake {target} --cores 8")
+    return capsys.readouterr().out.replace(str(results), "RESULTS")
+
+
+def test_a_run_without_warnings(capsys, results):
+    expected = """
+Search first: its derived architecture
+  k3_e1 | k5_e3 skip
+  latency on cpu: 3420 µs predicted, not measured
+  size: 2.1 M MACs, 0.57 M parameters
+  one-shot accuracy: 58.2% on the architecture split, with inherited weights
+  model: RESULTS/models/first.onnx; its card: RESULTS/models/first.md; its MODEL_ARCH: RESULTS/modeldef/first.py
+  Its weights are the supernet's, not trained. This trains it (3 runs of 200 epochs) and exports RESULTS/trained/first.onnx:
+    snakemake RESULTS/trained/first.onnx --cores 8
+
+Latency table cpu: predicted within 5.1% in the mean over 16 random networks, allowed 10%: ok
+  a CPU
+
+No warnings
+
+Next: train (3 runs of 200 epochs each), measure and compare derived and random architectures: RESULTS/report.html
+    snakemake make_report --cores 8
+"""
+    assert printed(capsys, results) == expected
+
+
+def test_warnings_are_counted_and_alike_ones_are_one_entry(capsys, results, tiny):
+    add_search(results, "second", tiny)
+    add_measurement(results, header="# disturbed: a build ran\n")
+    table = results / "latency/cpu.tsv"
+    table.write_text("# disturbed: others used 50% of the cores\n" + table.read_text())
+    (results / "evaluation").mkdir()
+    (results / "evaluation/findings.tsv").write_text(
+        "about\tkind\ttext\nall\tcomparison\tWithin 8 ms all is well.\n"
+        "first\twarning\tTheta has hardly decided (its entropy is 93%).\n"
+        "second\twarning\tTheta has hardly decided (its entropy is 91.5%).\n"
+    )
+    found = printed(capsys, results, {"first": SEARCH, "second": SEARCH}, error=0.05)
+    verdict = "predicted within 5.1% in the mean over 16 random networks, allowed 5%"
+    assert f"Latency table cpu: {verdict}: too much" in found
+    evaluation, warnings = found.partition("\nEvaluation: ")[2].split("\n\n5 warnings\n")
+    assert evaluation.splitlines()[1:] == ["  Within 8 ms all is well."]
+    listed, following = warnings.split("\n\n")
+    assert "  measurement of first: the machine was disturbed: a build ran\n" in listed
+    assert "  latency table cpu: the machine was disturbed during its measurement: others used 50% of" in listed
+    assert "  first, second (numbers of the first): Theta has hardly decided (its entropy is 93%)." in listed
+    assert f"latency table cpu: {verdict}: do not trust" in " ".join(listed.split())
+    assert following.startswith("Next: open RESULTS/report.html")
+
+
+@pytest.mark.parametrize(("settings", "loss", "told"), [
+    ({"latency_budget": "2.5ms"}, {}, "latency budget: 2500 µs (2.5ms)"),
+    ({}, {"loss": {"form": "target", "target_us": 1900.0, "weight": 1.0}}, "latency budget: 1900 µs (loss.target_us)"),
+])  # fmt: skip
+def test_a_budget_is_told(capsys, results, tiny, settings, loss, told):
+    add_search(results, "first", tiny, **loss)
+    assert f"\n  {told}\n" in printed(capsys, results, {"first": SEARCH | settings})
+
+
+def test_a_measurement_is_told_if_it_is_of_this_architecture(capsys, results):
+    add_measurement(results)
+    assert "3420 µs predicted, 3512 µs measured (3390 µs rescaled to its table)" in printed(capsys, results)
+    add_measurement(results, ops="skip skip skip")
+    assert "3420 µs predicted, not measured" in printed(capsys, results)
+
+
+def test_an_accuracy_is_told_of_the_architecture_that_has_it(capsys, results, tiny):
+    add_search(results, "first", tiny, ops="ir_k3_e1 ir_k5_e3 ir_k5_e3")
+    assert "one-shot accuracy" not in printed(capsys, results)
+
+
+def test_a_trained_model_is_the_one_to_take(capsys, results):
+    (results / "trained").mkdir()
+    (results / "trained/first.onnx").touch()
+    found = printed(capsys, results)
+    assert "model: RESULTS/trained/first.onnx; its card: RESULTS/trained/first.md" in found
+    assert "not trained" not in found
+
+
+def test_many_searches_are_a_table(capsys, results, tiny):
+    names = ["first", "second", "third", "with_a_longer_name"]
+    for name in names:
+        add_search(results, name, tiny)
+    lines = printed(capsys, results, dict.fromkeys([*names, "not_yet_run"], SEARCH)).splitlines()
+    assert lines[1] == "Derived architectures of 4 searches"
+    assert [line.split()[0] for line in lines[3:7]] == names
+    assert len(set(map(len, lines[2:7]))) == 1  # columns stand below each other
+    assert lines[6].endswith("  cpu    3420 µs         -       -  2.1 M      0.57 M              58.2%")
+    assert "    snakemake all_trained --cores 8" in lines
+
+
+def test_a_damaged_file_is_named(capsys, results):
+    for name in ("latency/cpu.validation.tsv", "measurement/first.tsv", "modeldef/first.json"):
+        (results / name).parent.mkdir(exist_ok=True)
+        (results / name).write_text("{}\n{}\n")
+        with pytest.raises(InputError, match=f"{name} is not as it was made"):
+            printed(capsys, results)
+
+
+def test_before_any_search_there_is_nothing_to_tell(capsys, tmp_path):
+    assert printed(capsys, tmp_path).split("\n") == ["", "", "No warnings", ""]
