@@ -67,7 +67,7 @@ rule train_architecture:
         " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"
 
 
-# A network as the training run left it that validates best: snakemake --cores 8 --resources gpu=1 results/trained/fbnet.onnx
+# A network as the training run left it that validates best: snakemake results/trained/fbnet.onnx --cores 8 --resources gpu=1
 rule export_trained:
     input:
         networks=expand(
@@ -92,7 +92,7 @@ rule export_trained:
         " --measurement {params.measurements:q} --out {output.onnx:q} --log {log:q}"
 
 
-# The same of every search: snakemake --cores 8 --resources gpu=1 all_trained
+# The same of every search: snakemake all_trained --cores 8 --resources gpu=1
 rule all_trained:
     input:
         [f"{RESULTS}/trained/{search}.onnx" for search in CONFIG["searches"]],
