@@ -102,6 +102,13 @@ def test_what_is_missing_for_a_command_is_told(environment, tmp_path, command, m
     assert "Traceback" not in done.stderr
 
 
+def test_what_is_missing_for_an_engine_is_told(environment, tmp_path):
+    done = call(environment, "fbnet", "profile-latency", "--space", "tiny", "--engine", "onnxruntime", "--out", "x", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "profile_latency: onnxruntime is not here: install it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_script_is_a_command(environment, tmp_path):
     listed = call(environment, "fbnet", "--help", cwd=tmp_path)
     assert listed.returncode == 0

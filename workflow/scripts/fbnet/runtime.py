@@ -76,6 +76,9 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     except (InputError, OSError) as error:  # a full disk or a missing permission is no fault of the program either
         log.error("%s%s", "" if whose else f"{program}: ", error)
         sys.exit(1)
+    except ModuleNotFoundError as error:  # of what only some settings need
+        log.error("%s%s is not here: install it", "" if whose else f"{program}: ", error.name)
+        sys.exit(1)
     except Stopped as reason:
         log.warning("%s", reason)
         sys.exit(STOPPED)
