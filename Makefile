@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUIETLY := --quiet --disable-pip-version-check
-# Of Snakemake the statistics of jobs, progress and errors, without the files of each job: make demo BRIEFLY= says those too.
+# Without the files and the reason of each job: `make demo BRIEFLY=` says them, and prints the log of a failed job once more.
 BRIEFLY := --quiet rules host
 CONFIG ?= examples/report.yaml
 MINUTES ?= 9

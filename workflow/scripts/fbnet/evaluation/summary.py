@@ -60,14 +60,14 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
         print(f"    {command(str(trained))}")
 
 
-def _print_many(found: Sequence[Derived], results: Path, runs: str, command: Command) -> None:
+def _print_many(derived: Sequence[Derived], results: Path, runs: str, command: Command) -> None:
     rows = [("search", "target", "predicted", "measured", "budget", "MACs", "parameters", "one-shot accuracy")]
-    for one in found:
+    for one in derived:
         latencies = [f"{us:.0f} µs" if us else "-" for us in (one.predicted_us, one.measured_us, one.budget_us)]
         accuracy = "-" if one.one_shot is None else f"{one.one_shot:.1%}"
         rows.append((one.search, one.target, *latencies, f"{one.macs / 1e6:.1f} M", f"{one.params / 1e6:.2f} M", accuracy))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"\nDerived architectures of {len(found)} searches")
+    print(f"\nDerived architectures of {len(derived)} searches")
     for name, *cells in rows:
         print(f"  {name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")
     print(f"  models: {results}/models/SEARCH.onnx; architectures and cards: {results}/models/SEARCH.md")

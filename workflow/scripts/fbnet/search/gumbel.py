@@ -1,4 +1,4 @@
-"""Masks over the candidates of each layer, drawn by the Gumbel-softmax."""
+"""Masks over the candidates of each layer, sampled by the Gumbel-softmax."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def gumbel_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Independent draws from the Gumbel distribution (0, 1)."""
+    """Independent samples of the Gumbel distribution (0, 1)."""
     return -torch.empty(tuple(shape)).exponential_(generator=generator).log()
 
 

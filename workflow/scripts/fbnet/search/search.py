@@ -30,7 +30,7 @@ class Search(Loop):
     """
 
     LEGEND = (
-        "loss and accuracy in training (weights split) | expected latency under theta, latency of the argmax architecture | "
+        "loss and accuracy in training (weights split) | latency, expected under theta and of the argmax architecture | "
         "one-shot accuracy of that, with inherited weights (architecture split)"
     )
 
@@ -115,11 +115,12 @@ class Search(Loop):
         return temperature
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
-        drawn, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
+        samples, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
         if self.settings.sampling == "single_path":
             # theta has moved: which path comes next, the host must wait for
-            paths = self.paths[self.step] if self.phase == "weights" else winners(self.supernet.logits().detach(), drawn).tolist()
-        for outcome in self.update(images, labels, drawn, paths):
+            logits = self.supernet.logits().detach()
+            paths = self.paths[self.step] if self.phase == "weights" else winners(logits, samples).tolist()
+        for outcome in self.update(images, labels, samples, paths):
             self.means.add(*outcome)
             self.means.check(self.step, outcome[0])
         if self.phase == "theta":
@@ -128,20 +129,20 @@ class Search(Loop):
     def rate_key(self) -> str:
         return f"search.{self.phase}.lr"
 
-    def update(self, images: Tensor, labels: Tensor, drawn: Tensor, paths: list[list[int]]) -> list[tuple[Tensor, ...]]:
-        """One step of the optimiser: images [n, 3, H, W] are this process's part; `drawn` [draws, layers, candidates].
+    def update(self, images: Tensor, labels: Tensor, samples: Tensor, paths: list[list[int]]) -> list[tuple[Tensor, ...]]:
+        """One step of the optimiser: images [n, 3, H, W] are this process's part; `samples` [draws, layers, candidates].
 
-        Drawn are masks while the weights learn, noise while theta does; of a single path also `paths`, the numbers of the
-        candidates. Nothing here depends on a number that changes from step to step and is not in a tensor. Returns what
+        Samples are masks while the weights learn, Gumbel noise while theta does; of a single path also `paths`, the numbers of
+        the candidates. Nothing here depends on a number that changes from step to step and is not in a tensor. Returns what
         `Means.add` takes, for each part of the batch.
         """
         settings, ranks, optimizer = self.settings, self.ranks, self.optimizers[self.phase]
         optimizer.zero_grad()
         here, outcomes = settings.parts // ranks.count, []
         for number, (part, part_labels) in enumerate(zip(images.chunk(here), labels.chunk(here), strict=True)):
-            draw = (ranks.rank * here + number) * settings.draws_per_batch // settings.parts
-            chosen = paths[draw] if paths else None
-            masks, weighs = self._masks(drawn[draw], chosen)
+            at = (ranks.rank * here + number) * settings.draws_per_batch // settings.parts
+            chosen = paths[at] if paths else None
+            masks, weighs = self._masks(samples[at], chosen)
             with self.autocast():
                 logits = self.forward(part, weighs, chosen)
             ce = cross_entropy(logits.float(), part_labels)
@@ -155,15 +156,15 @@ class Search(Loop):
         optimizer.step()
         return outcomes
 
-    def _masks(self, drawn: Tensor, chosen: list[int] | None) -> tuple[Tensor, Tensor | None]:
-        """Masks [layers, candidates] of a draw, for the latency, and those by which the supernet weighs what it computes."""
+    def _masks(self, sample: Tensor, chosen: list[int] | None) -> tuple[Tensor, Tensor | None]:
+        """Masks [layers, candidates] of a sample, for the latency, and those by which the supernet weighs what it computes."""
         if self.phase == "weights":
-            return drawn, None if chosen else drawn  # a path's own mask is 1
+            return sample, None if chosen else sample  # a path's own mask is 1
         logits = self.supernet.logits()
-        soft = soft_masks(logits, drawn, self.temperature)
+        soft = soft_masks(logits, sample, self.temperature)
         if not chosen:
             return soft, soft
-        won = winners(logits, drawn)
+        won = winners(logits, sample)
         hard = hard_masks(soft, won)
         return hard, hard.gather(1, won[:, None]).squeeze(1)
 

@@ -39,7 +39,7 @@ class Supernet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # Training normalises by the batch. Running statistics would mix all paths: whoever cuts out a network
-                # estimates them anew.
+                # recalibrates them.
                 module.track_running_stats = False
 
     def flatten(self) -> None:

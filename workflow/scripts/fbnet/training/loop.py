@@ -134,7 +134,7 @@ class Loop(ABC):
             log.info("%s", self.introduce())
             log.info("Each epoch: %s | speed of training, time.", self.LEGEND)
             while self.epoch < self.settings.epochs:
-                self.bar.set_description(self.counted, refresh=False)
+                self.bar.set_description(f"{self.counted}, whole run", refresh=False)
                 phases = self.phases(self.epoch)
                 for phase in phases[phases.index(self.phase) :]:
                     self.phase = phase
