@@ -41,18 +41,18 @@ def subnetwork_weights(supernet_weights: dict[str, Tensor], ops) -> dict[str, Te
 def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Iterable) -> Network:
     """The network of an architecture with the supernet's weights, on their device, in evaluation mode.
 
-    Its batch norms are estimated anew on `batches` of (images, labels): the supernet's mix all paths (Cai et al. 2020,
+    Its batch norm statistics are recalibrated on `batches` of (images, labels): the supernet's mix all paths (Cai et al. 2020,
     Once-for-All). Raises InputError.
     """
     network = Network(space, ops, classes)
     network.load_state_dict(subnetwork_weights(supernet_weights, ops))
     network.to(next(iter(supernet_weights.values())).device, memory_format=torch.channels_last)
-    _estimate_norms(network, batches)
+    _recalibrate_norms(network, batches)
     return network.eval()
 
 
 @torch.no_grad()
-def _estimate_norms(network: Network, batches: Iterable) -> None:
+def _recalibrate_norms(network: Network, batches: Iterable) -> None:
     """Give batch norms the mean of the batches' statistics; unlike torch's update_bn, without reading from the device."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:

@@ -1,4 +1,4 @@
-"""The search: a stochastic supernet, theta, and a loss that feels the latency.
+"""The search: a stochastic supernet, theta, and a latency-aware loss.
 
 Stands on training, data, latency, network and space.
 """

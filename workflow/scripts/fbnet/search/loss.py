@@ -1,4 +1,4 @@
-"""What the search minimises: cross-entropy that feels the latency."""
+"""What the search minimises: latency-aware cross-entropy."""
 
 from collections.abc import Callable
 
