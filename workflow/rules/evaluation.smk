@@ -1,4 +1,4 @@
-# Evidence: what was found and what it is held against, trained from scratch, measured, and reported.
+# Evidence: derived architectures and what they are compared with, trained from scratch, measured, and reported.
 
 
 include: "functions/evaluation.smk"

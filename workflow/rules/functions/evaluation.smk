@@ -75,7 +75,7 @@ def trainings():
 
 
 def architectures_beside(wildcards):
-    """What a supernet judges: its own architectures, and those that it is held against."""
+    """What is evaluated with a supernet's weights: its own architectures, and those that they are compared with."""
     baseline = SETS[wildcards.search].baseline
     return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, baseline) if name]
 
