@@ -43,6 +43,8 @@ TINY = {
     "validation": {"networks": 4, "runs": 3},
 }
 
+BUDGET = {"latency_budget": "2s"}  # none is slower
+
 
 def with_settings(**changes):
     config = yaml.safe_load(yaml.safe_dump(TINY))
@@ -117,6 +119,9 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+OF_WHOLE_RUNS = ("finished_workflow", "copy_of_finished", "evaluated_workflow", "copy_of_evaluated")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """One worker runs all tests of the finished workflow, made once. Whole workflows come first, being the longest."""
@@ -125,9 +130,9 @@ def pytest_collection_modifyitems(items):
         return bool({*fixtures} & {*item.fixturenames})
 
     items.sort(key=lambda item: uses(item, "workflow"), reverse=True)
-    items.sort(key=lambda item: uses(item, "finished_workflow", "copy_of_finished"), reverse=True)
+    items.sort(key=lambda item: uses(item, *OF_WHOLE_RUNS), reverse=True)
     for item in items:
-        if uses(item, "finished_workflow", "copy_of_finished"):
+        if uses(item, *OF_WHOLE_RUNS):
             item.add_marker(pytest.mark.xdist_group("workflow"))
 
 
@@ -232,10 +237,29 @@ def workflow(tmp_path):
     return Workflow(tmp_path / "workflow")
 
 
+def copied(workflow: Workflow, folder: Path) -> Workflow:
+    shutil.copytree(workflow.folder, folder)
+    copy = Workflow.__new__(Workflow)
+    copy.folder, copy.config = folder, workflow.config
+    return copy
+
+
 @pytest.fixture
 def copy_of_finished(finished_workflow, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(finished_workflow.folder, folder)
-    copy = Workflow.__new__(Workflow)
-    copy.folder, copy.config = folder, finished_workflow.config
-    return copy
+    return copied(finished_workflow, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def evaluated_workflow(finished_workflow, tmp_path_factory):
+    """The same with its evidence within a latency budget, and the trained network exported; tests copy it."""
+    workflow = copied(finished_workflow, tmp_path_factory.mktemp("evaluated") / "workflow")
+    workflow.configure(with_settings(searches={"first": BUDGET}))
+    done = workflow("make_report", "results/trained/first.onnx")
+    assert done.returncode == 0, done.stdout
+    workflow.output = done.stdout
+    return workflow
+
+
+@pytest.fixture
+def copy_of_evaluated(evaluated_workflow, tmp_path):
+    return copied(evaluated_workflow, tmp_path / "evaluated")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, TINY, Workflow, with_settings, write_table
+from conftest import BUDGET, ROOT, TINY, Workflow, with_settings, write_table
 from fbnet.architecture.sampling import described
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
@@ -172,7 +172,6 @@ def test_a_changed_setting_reruns_what_depends_on_it(copy_of_finished, config, r
     assert copy_of_finished.planned() == rules
 
 
-BUDGET = {"latency_budget": "2s"}  # none is slower
 POINT = {
     "train_supernet",
     "sample_architecture",
@@ -185,11 +184,8 @@ REPORT = {"evaluate", "make_report"}
 BASELINES = {"sample_baseline", "train_architecture", "measure_architecture", "evaluate_supernet"}
 
 
-def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
-    workflow, results = copy_of_finished, copy_of_finished.folder / "results"
-    workflow.configure(with_settings(searches={"first": BUDGET}))
-    done = workflow("make_report")
-    assert done.returncode == 0, done.stdout
+def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evaluated):
+    workflow, results = copy_of_evaluated, copy_of_evaluated.folder / "results"
     summary = pd.read_csv(results / "evaluation/summary.tsv", sep="\t")
     assert summary.network.tolist() == ["first", "random_cpu_2s_1", "random_cpu_2s_2"]
     for row in summary.to_dict("records"):
@@ -208,7 +204,7 @@ def test_the_evaluation_and_what_reruns_of_it(copy_of_finished):
     page = (results / "report.html").read_text()
     for text in ("random_cpu_2s_2", "within the table", "Within 2,000 ms on cpu, first reaches"):
         assert text in page, text
-    assert "Within 2,000 ms on cpu, first reaches" in " ".join(done.stdout.split())  # the summary that is printed
+    assert "Within 2,000 ms on cpu, first reaches" in " ".join(evaluated_workflow.output.split())  # the summary that is printed
     bundled = workflow("make_report", "--report", "bundle.zip")
     assert bundled.returncode == 0, bundled.stdout
     assert (workflow.folder / "bundle.zip").stat().st_size > 1000

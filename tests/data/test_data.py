@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -137,15 +138,23 @@ def test_a_cut_connection_is_tried_again(prepare, server, tmp_path):
     assert server.requests == 3  # the verified archive is still there
 
 
-def test_a_connection_that_stays_broken_is_a_sentence(prepare, server, tmp_path):
+@pytest.fixture
+def without_waiting(tmp_path):
+    """An environment in which programs do not wait between two tries."""
+    (tmp_path / "hasty").mkdir()
+    (tmp_path / "hasty/sitecustomize.py").write_text("import time\n\ntime.sleep = lambda seconds: None\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path / "hasty")}
+
+
+def test_a_connection_that_stays_broken_is_a_sentence(prepare, server, tmp_path, without_waiting):
     server.behaviours = ["cut"] * 100
-    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
+    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum, env=without_waiting)
     refused(done, tmp_path / "data/cifar10", "could not be downloaded in 5 tries")
     assert list((tmp_path / "data/.downloads").iterdir()) == []
 
 
-def test_a_wrong_checksum_is_a_sentence(prepare, server, tmp_path):
-    done = prepare("cifar10", "--url", server.url, "--checksum", f"sha256:{'0' * 64}")
+def test_a_wrong_checksum_is_a_sentence(prepare, server, tmp_path, without_waiting):
+    done = prepare("cifar10", "--url", server.url, "--checksum", f"sha256:{'0' * 64}", env=without_waiting)
     refused(done, tmp_path / "data/cifar10", "another checksum than dataset.checksum")
     local = tmp_path / "local.tar.gz"
     local.write_bytes(server.content)

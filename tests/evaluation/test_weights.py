@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from conftest import with_settings
+from conftest import BUDGET, with_settings
 from fbnet.errors import InputError
 from fbnet.evaluation.weights import trained
 from fbnet.network import Network
@@ -16,10 +16,8 @@ from fbnet.provenance import file_hash
 from fbnet.space import make_space
 
 
-def test_the_best_training_run_of_a_search_is_exported(copy_of_finished):
-    workflow, made = copy_of_finished, "results/trained/first.onnx"
-    done = workflow(made)
-    assert done.returncode == 0, done.stdout
+def test_the_best_training_run_of_a_search_is_exported(copy_of_evaluated):
+    workflow, made = copy_of_evaluated, "results/trained/first.onnx"
     results = workflow.folder / "results"
     paths = [results / f"training/first/seed_{seed}/network.pt" for seed in (0, 1)]
     best = max((torch.load(path, weights_only=True) for path in paths), key=lambda run: run["validation_top1"])
@@ -44,13 +42,11 @@ def test_the_best_training_run_of_a_search_is_exported(copy_of_finished):
     assert all(f"{value:.4f}" in card for value in (*description["mean"], *description["std"]))
 
     assert workflow.planned(made) == set()
-    workflow.configure(with_settings(train__epochs=4))
+    assert workflow.planned("results/trained/random_cpu_2s_2.onnx") == {"export_trained"}
+    workflow.configure(with_settings(searches={"first": BUDGET}, train__epochs=4))
     assert workflow.planned("all_trained") == {"train_architecture", "export_trained", "all_trained"}
-    assert workflow.planned("results/trained/random_like_first_2.onnx") == {
-        *("sample_baseline", "train_architecture", "export_trained")
-    }
-    refused = workflow("--dry-run", "results/trained/random_like_first_3.onnx")
-    assert "random_like_first_3 is no network of the evaluation; those are first, random_like_first_1" in refused.stdout
+    refused = workflow("--dry-run", "results/trained/random_cpu_2s_3.onnx")
+    assert "random_cpu_2s_3 is no network of the evaluation; those are first, random_cpu_2s_1" in refused.stdout
 
 
 @pytest.fixture
