@@ -70,9 +70,7 @@ rule train_architecture:
 # A network as the training run left it that validates best: snakemake results/trained/fbnet.onnx --cores 8 --resources gpu=1
 rule export_trained:
     input:
-        networks=expand(
-            rules.train_architecture.output.network, seed=range(CONFIG["evaluation"]["trainings"]), allow_missing=True
-        ),
+        networks=[f"{RESULTS}/training/{{network}}/seed_{seed}/network.pt" for seed in range(CONFIG["evaluation"]["trainings"])],
         data=rules.download_cifar.output.description,
         tables=tables_of_network,
     output:
