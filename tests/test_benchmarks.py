@@ -24,6 +24,7 @@ import launches
 from figures import PARTS, Figures
 
 
+@pytest.mark.xdist_group("fake tensors")
 @pytest.mark.parametrize("kind", ["soft, weights", "single path, weights", "training one network"])
 def test_a_step_dispatches_few_operations(kind):
     assert mean(found.total() for found in launches.counts(kind, draws=16)) <= gpu_steps.KERNELS[kind]

@@ -13,8 +13,10 @@ import yaml
 
 from conftest import BUDGET, ROOT, TINY, Workflow, with_settings, write_table
 from fbnet.architecture.sampling import described
+from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
 from fbnet.provenance import code_hashes
+from fbnet.search import read_supernet
 
 TRAIN_AND_BELOW = {"train_supernet", "sample_architecture", "export_modeldef", "export_model"}
 LATENCY = {"profile_latency", "plot_latency", "validate_latency"}
@@ -385,17 +387,16 @@ def test_export_appends_to_a_file_kept_by_hand(finished_workflow, script, tmp_pa
 
 
 def test_what_is_no_supernet_is_refused(finished_workflow, script, tmp_path):
-    results = finished_workflow.folder / "results"
+    results, path = finished_workflow.folder / "results", tmp_path / "supernet.pt"
     for content in (b"", b"not a checkpoint", (results / "search/first/supernet.pt").read_bytes()[:1000]):
-        (tmp_path / "supernet.pt").write_bytes(content)
-        done = script(
-            "sample_architecture",
-            *("--supernet", tmp_path / "supernet.pt", "--table", results / "latency/cpu.tsv"),
-            *("--name", "x", "--out", tmp_path / "x.tsv"),
-        )
-        assert done.returncode == 1, done.stderr
-        assert "is no supernet" in done.stderr
-        assert "Traceback" not in done.stderr
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is no supernet that train_supernet wrote"):
+            read_supernet(path)
+    arguments = ["--supernet", path, "--table", results / "latency/cpu.tsv", "--name", "x", "--out", tmp_path / "x.tsv"]
+    done = script("sample_architecture", *arguments)
+    assert done.returncode == 1, done.stderr
+    assert "is no supernet" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_formatted_linted_and_clean():

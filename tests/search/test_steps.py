@@ -28,6 +28,7 @@ from fbnet.space import CANDIDATES, OPERATORS, Architecture, Cell, in_space, rea
 from recipes import OPS, RECIPE, SETTINGS
 from whole_steps import KINDS, Outputs, check_search, check_training, gradients_of, is_last, layer_outputs
 
+pytestmark = pytest.mark.xdist_group("fake tensors")  # what PyTorch first learns of them costs seconds in each worker
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FULL = {key: value for key, value in CONFIG["search"].items() if key not in ("target", "latency_budget")}

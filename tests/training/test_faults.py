@@ -75,7 +75,7 @@ def test_results_that_cannot_be_written_are_told(copy_of_finished):
 
 def test_a_second_snakemake_is_refused_and_after_a_kill_the_next_call_goes_on(copy_of_finished):
     workflow, trained = copy_of_finished, "results/search/first/history.tsv"
-    workflow.configure(with_settings(search__epochs=30))
+    workflow.configure(with_settings(search__epochs=20))
     first = workflow.start(trained)
     checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
     wait_for(checkpoint.exists, first)
@@ -90,7 +90,7 @@ def test_a_second_snakemake_is_refused_and_after_a_kill_the_next_call_goes_on(co
     assert done.returncode == 0, done.stdout
     assert "Resuming in epoch" in done.stdout
     history = pd.read_csv(workflow.folder / trained, sep="\t")
-    assert sorted(history.epoch.unique()) == list(range(30))
+    assert sorted(history.epoch.unique()) == list(range(20))
     assert not checkpoint.exists()
 
 
@@ -149,7 +149,7 @@ def test_as_a_module_of_another_workflow(tmp_path):
     outer = tmp_path / "outer project"
     outer.mkdir()
     library = Workflow(tmp_path / "library").folder
-    config = TINY | {"sample": {"method": "argmax", "count": 1}}
+    config = TINY | {"sample": {"method": "argmax", "count": 1}, "latency": {"cpu": {"engine": "analytic"}}}
     (outer / "Snakefile").write_text(
         f"""
 import yaml
