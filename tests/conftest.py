@@ -119,21 +119,26 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-OF_WHOLE_RUNS = ("finished_workflow", "copy_of_finished", "evaluated_workflow", "copy_of_evaluated")
+SHARED = {  # what takes long to make, and is made once, by the one worker that runs all its tests
+    "workflow": ("finished_workflow", "copy_of_finished", "evaluated_workflow", "copy_of_evaluated"),
+    "trained": ("trained",),
+    "installed": ("environment",),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker runs all tests of the finished workflow, made once. Whole workflows come first, being the longest."""
+    """Tests that share something go to one worker. Whole workflows come first, being the longest."""
 
     def uses(item, *fixtures):
         return bool({*fixtures} & {*item.fixturenames})
 
     items.sort(key=lambda item: uses(item, "workflow"), reverse=True)
-    items.sort(key=lambda item: uses(item, *OF_WHOLE_RUNS), reverse=True)
+    items.sort(key=lambda item: uses(item, *SHARED["workflow"]), reverse=True)
     for item in items:
-        if uses(item, *OF_WHOLE_RUNS):
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+        for group, fixtures in SHARED.items():
+            if uses(item, *fixtures):
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

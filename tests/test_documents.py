@@ -22,6 +22,7 @@ from fbnet.config import check_yaml, resolve
 from fbnet.space import published, read_space
 from fbnet.space.modeldef import entry, render
 
+pytestmark = pytest.mark.xdist_group("documents")  # who asks benchmarks for help does so for all
 DOCUMENTS = ["README.md", "profiles/README.md", "benchmarks/README.md"]
 PROGRAMS = ("make", "snakemake", "python", "pip", "tail", "tensorboard", "fbnet", "ssh", "scp", ".")
 ELSEWHERE = {  # what needs a finished run, and the test that has one
