@@ -119,7 +119,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-SHARED = {  # what takes long to make, and is made once, by the one worker that runs all its tests
+ONE_WORKER = {  # what takes long to make, and is made once, by the one worker that runs all its tests
     "workflow": ("finished_workflow", "copy_of_finished", "evaluated_workflow", "copy_of_evaluated"),
     "trained": ("trained",),
     "installed": ("environment",),
@@ -134,9 +134,9 @@ def pytest_collection_modifyitems(items):
         return bool({*fixtures} & {*item.fixturenames})
 
     items.sort(key=lambda item: uses(item, "workflow"), reverse=True)
-    items.sort(key=lambda item: uses(item, *SHARED["workflow"]), reverse=True)
+    items.sort(key=lambda item: uses(item, *ONE_WORKER["workflow"]), reverse=True)
     for item in items:
-        for group, fixtures in SHARED.items():
+        for group, fixtures in ONE_WORKER.items():
             if uses(item, *fixtures):
                 item.add_marker(pytest.mark.xdist_group(group))
 
