@@ -30,6 +30,7 @@ ELSEWHERE = {  # what needs a finished run, and the test that has one
 }
 STAND_INS = {
     "snakemake": """
+        case " $* " in *" --cores "*|*" -n "*) ;; *) echo "only a dry run does without --cores"; exit 3 ;; esac
         case " $* " in *" --unlock "*|*" --touch "*) ;; *) set -- "$@" --dry-run ;; esac
         exec {python} -m snakemake "$@" """,
     "make": 'exec {make} --dry-run "$@"',
