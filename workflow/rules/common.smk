@@ -56,7 +56,8 @@ SET_OF = {network: name for name, entry in SETS.items() for network in entry.net
 
 # Names that the configuration knows, and no others: a wrong one on the command line is no file that a rule makes.
 BASELINES = [name for name, entry in SETS.items() if entry.kind != "found"]
-RANDOM = [name for name, entry in SETS.items() if entry.kind == "random"]
+RULES = [name for name, entry in SETS.items() if entry.kind == "rule"]
+RANDOM = [name for name, entry in SETS.items() if entry.kind in ("random", "ranked")]
 
 
 wildcard_constraints:
@@ -64,7 +65,7 @@ wildcard_constraints:
     search="|".join(CONFIG["searches"]),
     baseline="|".join(BASELINES) or "(?!)",
     set="|".join(SETS),
-    network="|".join([*CONFIG["searches"], *(f"{name}_[0-9]+" for name in RANDOM), "published_[A-Za-z0-9_]+"]),
+    network="|".join([*CONFIG["searches"], *RULES, *(f"{name}_[0-9]+" for name in RANDOM), "published_[A-Za-z0-9_]+"]),
     seed="[0-9]+",
     published="|".join(PUBLISHED),
 

@@ -4,7 +4,7 @@
 include: "functions/evaluation.smk"
 
 
-# Random architectures within a latency budget, or the published ones that the space can express.
+# What a rule chooses within a latency budget, random architectures within it, or the published ones that the space can express.
 rule sample_baseline:
     input:
         table=latency_table,
@@ -163,6 +163,9 @@ rule evaluate:
         validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
     output:
         summary=report(f"{RESULTS}/evaluation/summary.tsv", category="Evaluation", caption="../report/summary.rst"),
+        runs=f"{RESULTS}/evaluation/runs.tsv",
+        comparisons=f"{RESULTS}/evaluation/comparisons.tsv",
+        ranking=f"{RESULTS}/evaluation/ranking.tsv",
         findings=f"{RESULTS}/evaluation/findings.tsv",
     log:
         f"{RESULTS}/logs/evaluate/evaluate.log",
@@ -179,10 +182,10 @@ rule evaluate:
         plan=evaluation_plan(),
         trainings=CONFIG["evaluation"]["trainings"],
         results=lambda wildcards, output: Path(output.summary).parents[1],
+        out=lambda wildcards, output: Path(output.summary).parent,
     shell:
         "{params.run} --results {params.results:q} --plan {params.plan:q} --space {params.space:q}"
-        " --classes {params.classes} --trainings {params.trainings} --summary {output.summary:q}"
-        " --findings {output.findings:q} --log {log:q}"
+        " --classes {params.classes} --trainings {params.trainings} --out {params.out:q} --log {log:q}"
 
 
 rule plot_search:

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Bring all results together: one summary of the derived architectures and their baselines, and what follows in sentences."""
+"""Bring all results together: a summary of networks, how they compare, how they are ordered, and what follows in sentences."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
 
-from fbnet.evaluation.results import findings, summarise
+from fbnet.evaluation.evidence import comparisons
+from fbnet.evaluation.findings import findings
+from fbnet.evaluation.ranking import ranking
+from fbnet.evaluation.results import read_one_shot, summarise, training_runs
 from fbnet.mappings import read_mapping
 from fbnet.runtime import log, replacing, run
 from fbnet.space import read_space
@@ -14,11 +17,18 @@ from fbnet.space import read_space
 
 def main(arguments: argparse.Namespace) -> None:
     results, space, classes = arguments.results, read_space(arguments.space), arguments.classes
-    summary = summarise(results, read_mapping(arguments.plan, "plan"), space, classes, arguments.trainings)
-    found = findings(results, summary, space, classes)
-    with replacing(arguments.summary, arguments.findings) as (table, texts):
-        summary.to_csv(table, sep="\t", index=False, float_format="%.6g")
-        pd.DataFrame(found, columns=["about", "kind", "text"]).to_csv(texts, sep="\t", index=False)
+    plan = read_mapping(arguments.plan, "plan")
+    runs = training_runs(results, plan, arguments.trainings)
+    summary = summarise(results, plan, runs, space, classes)
+    compared = comparisons(summary)
+    one_shot = {search: read_one_shot(results, search) for search in summary["search"].dropna()}
+    ranked = ranking(summary, runs, one_shot)
+    found = findings(results, summary, compared, ranked, space, classes)
+    tables = {"summary": summary, "runs": runs, "comparisons": compared, "ranking": ranked}
+    tables["findings"] = pd.DataFrame(found, columns=["about", "kind", "text"])
+    with replacing(*(arguments.out / f"{name}.tsv" for name in tables)) as paths:
+        for table, path in zip(tables.values(), paths, strict=True):
+            table.to_csv(path, sep="\t", index=False, float_format="%.6g")
     for about, kind, text in found:
         (log.warning if kind == "warning" else log.info)("%s%s", "" if about == "all" else f"{about}: ", text)
 
@@ -30,6 +40,5 @@ if __name__ == "__main__":
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     parser.add_argument("--trainings", type=int, default=1, help="training runs of each network")
-    parser.add_argument("--summary", type=Path, required=True, help="the summary to write (TSV)")
-    parser.add_argument("--findings", type=Path, required=True, help="the sentences to write (TSV)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for summary, runs, comparisons, ranking, findings (.tsv)")
     run(parser, main)

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from fbnet.latency import TABLE_SETTINGS, Target, read_table
+from fbnet.latency import TABLE_SETTINGS, Target, hardly_differ, read_table
 from fbnet.latency.acceptance import CHOICES, settle
 from fbnet.latency.machine import Watch, take_device
 from fbnet.latency.profiling import analytic, measure
@@ -31,6 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.out, space, arguments.classes, expected)
     log.info("Latencies of space %s:\n%s", space.name, drawing(table))
     log.info("Networks of this space are predicted to take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
+    if alike := hardly_differ(arguments.out):
+        log.warning("%s%s", alike[0].upper(), alike[1:])
 
 
 def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace) -> str:

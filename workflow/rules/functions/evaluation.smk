@@ -2,7 +2,7 @@
 
 
 def model_of_baseline(wildcards):
-    """The architecture whose latency random ones must keep to, where no budget is given."""
+    """The architecture whose latency baselines must keep to, where no budget is given."""
     like = SETS[wildcards.baseline].like
     return [f"{RESULTS}/architectures/{like}.tsv"] if like else []
 
@@ -14,10 +14,13 @@ def baseline_options(wildcards):
         names = [network.removeprefix("published_") for network in entry.networks]
         return {"options": ["--published", *names], "operators": [published_operators(name) for name in names]}
     evaluation = CONFIG["evaluation"]
-    options = [f"--count={evaluation['random']}", f"--seed={evaluation['random_seed']}"]
-    if entry.like:
-        return {"options": options, "operators": None}
-    return {"options": [*options, f"--latency-budget={entry.budget}"], "operators": budget.read(entry.budget, SPACE)[1]}
+    budgets = entry.budgets or ((entry.budget,) if entry.budget else ())
+    options = (
+        [f"--rule={entry.rule}"] if entry.rule else [f"--count={len(entry.networks)}", f"--seed={evaluation['random_seed']}"]
+    )
+    options += ["--spread"] if entry.kind == "ranked" else []
+    options += ["--latency-budget", *budgets] if budgets else []
+    return {"options": options, "operators": [budget.read(text, SPACE)[1] for text in budgets]}
 
 
 def published_operators(name):
@@ -32,12 +35,12 @@ def architectures_of_network(wildcards):
 
 
 def architecture_options(wildcards):
-    """Which architecture a network has: the first of a search, one of a baseline by name, or a published one by its operators."""
+    """Which architecture a network has: the first of a search or rule, a random one by name, or a published one by its operators."""
     network = wildcards.network
     kind = SETS[SET_OF[network]].kind
     if kind == "published":
         return [f"--ops={published_operators(network.removeprefix('published_'))}"]
-    return [f"--row={network}"] if kind == "random" else []
+    return [f"--row={network}"] if kind in ("random", "ranked") else []
 
 
 def start_of_network(wildcards):
@@ -75,9 +78,10 @@ def trainings():
 
 
 def architectures_beside(wildcards):
-    """What is evaluated with a supernet's weights: its own architectures, and those that they are compared with."""
-    baseline = SETS[wildcards.search].baseline
-    return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, baseline) if name]
+    """What is evaluated with a supernet's weights: its own architectures, and the random ones of its target."""
+    target = SETS[wildcards.search].target
+    random = [name for name, entry in SETS.items() if entry.kind in ("random", "ranked") and entry.target == target]
+    return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, *random)]
 
 
 def evaluation_plan():

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import itertools
+import json
 import math
 import re
 from pathlib import Path
@@ -136,10 +137,11 @@ def _check_search(name: str, search: dict, config: dict) -> None:
 def _check_training(config: dict) -> None:
     train, evaluation = config["train"], config["evaluation"]
     TrainSettings.of(train | {"seed": 0})
-    if train["start"] == "supernet" and (evaluation["random"] or evaluation["published"]):
+    baselines = {"random": 0, "ranked": 0, "rules": [], "published": False}
+    if train["start"] == "supernet" and (others := [key for key in baselines if evaluation[key]]):
         raise InputError(
-            "train.start is 'supernet', but random and published networks have none to start from, and a comparison needs one "
-            "recipe for all: set evaluation.random to 0 and evaluation.published to false, or train.start to scratch"
+            f"train.start is 'supernet', but baselines have none to start from, and a comparison needs one recipe for all: set "
+            f"{', '.join(f'evaluation.{key} to {json.dumps(baselines[key])}' for key in others)}, or train.start to scratch"
         )
     images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
     if train["batch_size"] > images * (1 - train["validation_share"]):

@@ -1,20 +1,23 @@
-"""Latency budgets as people write them: `8ms`, `8500us`, `fbnet_c`, `0.8 * fbnet_c`."""
+"""Latency budgets as people write them: `8ms`, `8500us`, `fbnet_c`, `0.8 * fbnet_c`, `0.5 * k3_e6`."""
 
 import math
 import re
 
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
-from fbnet.space import SearchSpace, in_space
+from fbnet.space import OPERATORS, SearchSpace, in_space, parse
 
 UNITS_US = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
-ALLOWED = "a latency with its unit (8ms, 8500us), a published network (fbnet_c), or a multiple of one (0.8 * fbnet_c)"
+ALLOWED = (
+    "a latency with its unit (8ms, 8500us), a published network (fbnet_c), an operator (k3_e6: the network that has it in every "
+    "layer), or a multiple of one (0.8 * fbnet_c)"
+)
 
 
 def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
-    """A budget as (factor, None) of 1 µs, or (factor, operators) of the latency of a published network in this space.
+    """A budget as (factor, None) of 1 µs, or (factor, operators) of the latency of a network in this space.
 
-    Raises InputError for text that is neither.
+    That is a published one, or the one with the same operator in every layer. Raises InputError for text that is none of these.
     """
     match = re.fullmatch(r"\s*(?:(\d+\.?\d*|\.\d+)\s*(us|µs|ms|s)|(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([a-z]\w*))\s*", text)
     if not match:
@@ -26,6 +29,8 @@ def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
     if not name:
         return factor, None
     try:
+        if {name, f"ir_{name}"} & OPERATORS.keys():
+            return factor, parse(" ".join([name] * len(space.layers)), space)
         return factor, in_space(name, space)
     except InputError as error:
         raise InputError(f"latency_budget is {text!r}, but {error}") from None

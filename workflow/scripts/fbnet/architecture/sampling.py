@@ -1,4 +1,4 @@
-"""Choose architectures: by theta, within a latency budget; or blindly, within the same."""
+"""Choose architectures within a latency budget: by theta, by a rule of thumb, or blindly."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.network import size
 
+RULES = ("macs", "log_macs")  # what costs nothing
 TRIES = 1000  # random draws for each that is wanted, before too few of them keep the budget
 BINS = 1 << 14  # of a latency budget, for counting the architectures within it
 
@@ -31,7 +32,7 @@ def draw(
         shifted = logits - logits.max()
         log_probs.append(shifted - np.log(np.exp(shifted).sum()))
     if method == "argmax":
-        picks = [pick for pick, _ in zip(most_probable(table, log_probs, budget_us), range(count), strict=False)]
+        picks = [pick for pick, _ in zip(best(table, log_probs, budget_us), range(count), strict=False)]
     else:
         picks = set(_random(table, log_probs, count, seed, budget_us))
     if not picks:
@@ -40,29 +41,30 @@ def draw(
     return sorted(drawn, key=lambda item: (-item[1], item[0]))
 
 
-def most_probable(table: LatencyTable, log_probs: Sequence[np.ndarray], budget_us: float = math.inf) -> Iterator[Pick]:
-    """The architectures within a budget from the most probable on, one after the other, exactly.
+def best(table: LatencyTable, values: Sequence[np.ndarray], budget_us: float = math.inf) -> Iterator[Pick]:
+    """The architectures within a budget by the sum of their candidates' values, from the largest on, exactly.
 
-    max Σ log p subject to Σ latency ≤ budget, one candidate a layer: a multiple-choice knapsack, solved as an integer program;
-    each solution is excluded from the next.
+    `values`: one for each candidate of each layer, as log-probabilities for the most probable architectures. max Σ value
+    subject to Σ latency ≤ budget, one candidate a layer: a multiple-choice knapsack, solved as an integer program; each solution
+    is excluded from the next.
     """
-    pick = tuple(int(row.argmax()) for row in log_probs)
-    layers = np.repeat(np.arange(len(log_probs)), [len(row) for row in log_probs])
-    starts = np.searchsorted(layers, np.arange(len(log_probs)))
+    pick = tuple(int(row.argmax()) for row in values)
+    layers = np.repeat(np.arange(len(values)), [len(row) for row in values])
+    starts = np.searchsorted(layers, np.arange(len(values)))
     latencies = np.concatenate([np.asarray(row) for row in table.operators_us])
     left = budget_us - sum(table.fixed_us)
-    one_a_layer = LinearConstraint(layers == np.arange(len(log_probs))[:, None], 1, 1)
+    one_a_layer = LinearConstraint(layers == np.arange(len(values))[:, None], 1, 1)
     constraints = [one_a_layer]
     if math.isfinite(budget_us):
         constraints.append(LinearConstraint(latencies / max(left, 1e-9), -np.inf, 1))
-    costs = -np.concatenate(log_probs)
+    costs = -np.concatenate(values)
     # The argmax needs no program, and is the answer wherever it keeps the budget.
     while True:
         chosen = starts + pick
         if latencies[chosen].sum() <= left:
             yield pick
         # also where the solver took what is over the budget by less than its tolerance
-        constraints.append(LinearConstraint(np.isin(np.arange(len(costs)), chosen), -np.inf, len(log_probs) - 1))
+        constraints.append(LinearConstraint(np.isin(np.arange(len(costs)), chosen), -np.inf, len(values) - 1))
         solved = milp(costs, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options={"mip_rel_gap": 0})
         if solved.x is None:
             return
@@ -81,6 +83,29 @@ def _random(table: LatencyTable, log_probs: Sequence[np.ndarray], count: int, se
             return
 
 
+def by_rule(table: LatencyTable, rule: str, budget_us: float = math.inf) -> tuple[str, ...]:
+    """What a rule of thumb chooses within a latency budget: "macs", the most MACs; "log_macs", the largest Σ log(1 + MACs).
+
+    The sum is over layers. Raises InputError if no architecture keeps the budget.
+    """
+    macs = [np.array([size([cell])[0] for cell in layer], dtype=float) for layer in table.space.layers]
+    values = [row / max(map(np.max, macs)) for row in macs] if rule == "macs" else [np.log1p(row) for row in macs]
+    for pick in best(table, values, budget_us):
+        return _ops(table, pick)
+    raise InputError(f"no architecture of space {table.space.name} takes at most {budget_us:.0f} µs: allow more latency")
+
+
+def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float, seed: int = 0) -> list[tuple[str, ...]]:
+    """So many architectures, no two alike, each random within a latency budget of its own: these go from least to most evenly.
+
+    Raises InputError if there are too few.
+    """
+    drawn: dict[tuple[str, ...], None] = {}
+    for number, budget_us in enumerate(np.linspace(least_us, most_us, count)):
+        drawn[next(ops for ops in draw_blindly(table, number + 1, budget_us, seed + number) if ops not in drawn)] = None
+    return list(drawn)
+
+
 def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 0) -> list[tuple[str, ...]]:
     """So many architectures, no two alike, uniformly drawn from all of the space that keep a latency budget.
 
@@ -97,7 +122,7 @@ def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 
     if ways[0][BINS] < count:
         raise InputError(
             f"only {ways[0][BINS]:.0f} architectures of space {table.space.name} take at most {budget_us:.0f} µs, but "
-            f"evaluation.random is {count}: lower it, or allow more latency"
+            f"{count} random ones are wanted: lower evaluation.random or evaluation.ranked, or allow more latency"
         )
     rng = np.random.default_rng(seed)
     picks: dict[Pick, None] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fbnet.architecture import in_us
 from fbnet.errors import InputError
+from fbnet.evaluation.diagnosis import diagnosis
 from fbnet.latency import read_header, read_table
 from fbnet.space import compact, make_space
 
@@ -18,7 +19,7 @@ class Derived:
     """The first architecture of a search: latencies in µs, MACs, parameters, accuracy in [0, 1]; None for what is not known.
 
     `rescaled_us` is the measured latency at the speed that the machine had for its latency table, `budget` says what
-    `budget_us` follows from, and `disturbed` what disturbed the measurement.
+    `budget_us` follows from, `disturbed` what disturbed the measurement, and `faults` what is wrong with the search.
     """
 
     search: str
@@ -30,6 +31,7 @@ class Derived:
     predicted_us: float
     budget_us: float | None
     budget: str
+    faults: tuple[str, ...]
     measured_us: float | None = None
     rescaled_us: float | None = None
     disturbed: str | None = None
@@ -55,9 +57,22 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
         known |= {"budget_us": in_us(budget, table), "budget": budget}
     else:
         known |= {"budget_us": aim_us, "budget": "loss.target_us"}
+    theta = read_theta(results / f"search/{search}/theta.tsv")
+    known["faults"] = tuple(diagnosis(space, ops, theta, known["one_shot"], classes))
     return Derived(
         search, settings["target"], compact(ops, space), **known, **_measured(results / f"measurement/{search}.tsv", name, ops)
     )
+
+
+def read_theta(path: Path) -> list[list[float]]:
+    """The probabilities of theta after the last epoch, layer by layer; none if there is no such file. Raises InputError."""
+    layers: dict[tuple[int, str], list[float]] = {}
+    if path.is_file():
+        with undamaged(path), path.open(newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                layers.setdefault((int(row["epoch"]), row["layer"]), []).append(float(row["probability"]))
+    last = max((epoch for epoch, _ in layers), default=None)
+    return [row for (epoch, _), row in layers.items() if epoch == last]
 
 
 @contextmanager

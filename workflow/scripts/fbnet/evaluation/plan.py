@@ -1,6 +1,7 @@
 """What an evaluation compares: the derived architectures, and for each the baselines of its device and latency budget."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fbnet.errors import InputError
@@ -11,9 +12,10 @@ from fbnet.space import SearchSpace, fitting
 class NetworkSet:
     """Networks that are sampled and measured together: those of a search, or a set of baselines.
 
-    `kind` is found (derived by a search), random or published; `networks` are the names of those that are trained. `budget` is
-    the latency budget as text, None where there is none; random networks then stay within what the first network of search
-    `like` takes.
+    `kind` is found (derived by a search), rule, random, ranked or published; `networks` are the names of those that are
+    trained. `budget` is the latency budget as text, None where there is none; baselines then stay within what the first network
+    of search `like` takes. `baseline` is what the names of all baselines of this target and budget end with. Ranked networks
+    are spread over all `budgets` of their target.
     """
 
     kind: str
@@ -23,31 +25,52 @@ class NetworkSet:
     like: str | None = None
     baseline: str | None = None
     seed: int | None = None
+    rule: str | None = None
+    budgets: tuple[str, ...] = ()
 
 
 def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
-    """All sets of a resolved configuration by name; baselines are named random_… and published_…. Raises InputError."""
-    evaluation, sets = config["evaluation"], {}
+    """All sets of a resolved configuration by name; those of baselines are named after their kind. Raises InputError."""
+    evaluation, found = config["evaluation"], {}
     baselines: dict[str, NetworkSet] = {}
     for name, search in config["searches"].items():
         target, budget = search["target"], search["latency_budget"]
-        baseline = None
+        slug = re.sub(r"[^A-Za-z0-9]+", "_", budget).strip("_") if budget else ""
+        baseline = f"{target}_{slug}" if budget else f"like_{name}"
+        found[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"])
+        within = (budget, None if budget else name, baseline)
+        for rule in evaluation["rules"]:
+            rule_name = f"rule_{rule}_{baseline}"
+            baselines[rule_name] = NetworkSet("rule", target, (rule_name,), *within, rule=rule)
         if evaluation["random"]:
-            slug = re.sub(r"[^A-Za-z0-9]+", "_", budget).strip("_") if budget else ""
-            baseline = f"random_{target}_{slug}" if budget else f"random_like_{name}"
-            networks = tuple(f"{baseline}_{number}" for number in range(1, evaluation["random"] + 1))
-            baselines[baseline] = NetworkSet("random", target, networks, budget, None if budget else name, baseline)
-        sets[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"])
-    if evaluation["published"]:
-        fit = fitting(space)
-        names = fit if evaluation["published"] is True else evaluation["published"]
-        for name in names:
-            if name not in fit:
-                raise InputError(
-                    f"evaluation.published names {name!r}, but the published architectures that space {space.name} can express "
-                    f"are {', '.join(fit) or 'none'}"
-                )
-        networks = tuple(f"published_{name}" for name in names)
-        for target in {entry.target: None for entry in sets.values()} if networks else ():
-            baselines[f"published_{target}"] = NetworkSet("published", target, networks, baseline=f"published_{target}")
-    return sets | baselines
+            random = f"random_{baseline}"
+            baselines[random] = NetworkSet("random", target, _numbered(random, evaluation["random"]), *within)
+    for target in {entry.target: None for entry in found.values()}:
+        # Random networks within a budget can be ranked as well; what lacks is spread over all budgets.
+        random = sum(len(entry.networks) for entry in baselines.values() if (entry.kind, entry.target) == ("random", target))
+        if (lacking := evaluation["ranked"] - random) > 0:
+            ranked = f"ranked_{target}"
+            of_target = [entry.budget for entry in found.values() if entry.target == target]
+            budgets = () if None in of_target else tuple(dict.fromkeys(of_target))
+            baselines[ranked] = NetworkSet("ranked", target, _numbered(ranked, lacking), budgets=budgets)
+    return found | baselines | _published(evaluation["published"], space, {entry.target: None for entry in found.values()})
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{number}" for number in range(1, count + 1))
+
+
+def _published(wanted: bool | list[str], space: SearchSpace, targets: Iterable[str]) -> dict[str, NetworkSet]:
+    """For each target the published architectures that the space can express: all of them, or those of these names."""
+    if not wanted:
+        return {}
+    fit = fitting(space)
+    names = fit if wanted is True else wanted
+    for name in names:
+        if name not in fit:
+            raise InputError(
+                f"evaluation.published names {name!r}, but the published architectures that space {space.name} can express "
+                f"are {', '.join(fit) or 'none'}"
+            )
+    networks = tuple(f"published_{name}" for name in names)
+    return {f"published_{target}": NetworkSet("published", target, networks) for target in targets if networks}

@@ -37,6 +37,13 @@ class Difference:
         """Whether the confidence interval leaves 0 out."""
         return abs(self.value) > self.half_width
 
+    @property
+    def verdict(self) -> str:
+        """better, worse, equal where it is not significant, or unknown where nothing tells the error."""
+        if math.isinf(self.half_width):
+            return "unknown"
+        return ("better" if self.value > 0 else "worse") if self.significant else "equal"
+
     def __str__(self) -> str:
         points, half = 100 * self.value, 100 * self.half_width
         if math.isinf(half):

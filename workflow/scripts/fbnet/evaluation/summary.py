@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fbnet.evaluation.derived import Derived, read_derived, undamaged
-from fbnet.latency import device_of, read_header
+from fbnet.latency import device_of, hardly_differ, read_header
 
 MANY = 3  # searches, above which each is but a line of a table
 Warned = tuple[str, str]  # what it is about, and a sentence
@@ -31,6 +31,7 @@ def print_summary(config: Mapping, command: Command) -> None:
         if (table := results / f"latency/{target}.tsv").is_file():
             warnings += _print_table(table, config["validation"]["error"])
     findings, report = results / "evaluation/findings.tsv", results / "report.html"
+    warnings += [(one.search, text) for one in derived for text in one.faults]
     if findings.is_file():
         print("\nEvaluation: networks trained from scratch, measured, and compared with baselines")
         warnings += _print_findings(findings)
@@ -79,6 +80,8 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
     """Print the verdict on a latency table, if it was validated; warnings about it."""
     validation, about = path.with_suffix(".validation.tsv"), f"latency table {path.stem}"
     headers, warnings = {"measurement": read_header(path)}, []
+    if alike := hardly_differ(path):
+        warnings.append((about, alike))
     if validation.is_file():
         headers["validation"] = header = read_header(validation)
         with undamaged(validation):
@@ -108,14 +111,15 @@ def _print_findings(path: Path) -> list[Warned]:
 
 def _print_warnings(warnings: Sequence[Warned]) -> None:
     """Print warnings; those that differ but in their numbers are one entry, with the numbers of the first."""
-    kinds: dict[str, list[Warned]] = {}
+    kinds: dict[str, dict[str, str]] = {}  # by text without numbers, and then by what it is about
     for about, text in warnings:
-        kinds.setdefault(re.sub(r"[-+]?\d[\d.,]*", "0", text), []).append((about, text))
-    print(f"\n{len(warnings) or 'No'} warning{'' if len(warnings) == 1 else 's'}")
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.,]*", "0", text), {}).setdefault(about, text)
+    count = sum(map(len, kinds.values()))
+    print(f"\n{count or 'No'} warning{'' if count == 1 else 's'}")
     for alike in kinds.values():
-        about = ", ".join(dict.fromkeys(about for about, _ in alike))
-        numbers = " (numbers of the first)" if len({text for _, text in alike}) > 1 else ""
-        print(_filled(f"{about}{numbers}: {alike[0][1]}"))
+        about, first = ", ".join(filter(None, alike)), next(iter(alike.values()))
+        numbers = " (numbers of the first)" if len({*alike.values()}) > 1 else ""
+        print(_filled(f"{about}{numbers}: {first}" if about else first))
 
 
 def _filled(text: str, indent: str = "  ") -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from fbnet.errors import InputError
 from fbnet.space import OPERATORS, Cell, SearchSpace
 
 KEY = ["layer", "op", "c_in", "c_out", "height", "width", "stride", "expansion"]
+LITTLE_CONTRAST = 1.5  # ratio of the slowest to the fastest operator of a layer, below which a search has little to choose
 COLUMNS = [*KEY, "latency_us", "iqr_us", "runs"]
 
 
@@ -142,6 +144,33 @@ def read_header(path: Path) -> dict[str, str]:
         key, _, value = line[1:].partition(":")
         header[key.strip()] = value.strip()
     return header
+
+
+def contrast(path: Path) -> float | None:
+    """How far the operators of a layer differ: the slowest's latency over the fastest's, `skip` aside, the median over layers.
+
+    None for a table of layers without a choice. Raises InputError.
+    """
+    layers: dict[tuple[str, ...], list[float]] = {}
+    for row in read_rows(path):
+        if row["op"] in OPERATORS and row["op"] != "skip" and row["layer"] not in ("stem", "head"):
+            layers.setdefault(tuple(row[key] for key in KEY if key not in ("op", "expansion")), []).append(
+                float(row["latency_us"])
+            )
+    ratios = [max(layer) / min(layer) for layer in layers.values() if len(layer) > 1 and min(layer) > 0]
+    return statistics.median(ratios) if ratios else None
+
+
+def hardly_differ(path: Path) -> str | None:
+    """A sentence with what to change if the operators of a layer hardly differ; None if they do. Raises InputError."""
+    ratio = contrast(path)
+    if ratio is None or ratio >= LITTLE_CONTRAST:
+        return None
+    return (
+        f"the operators of a layer hardly differ: the slowest takes {ratio:.2f} × the time of the fastest (skip aside, median "
+        f"over layers). This is overhead, not arithmetic: latency counts layers and tells nothing of kernels and expansions. "
+        f"Measure a larger batch, another runtime (engine: onnxruntime), or a space of larger images."
+    )
 
 
 def device_of(header: Mapping[str, str]) -> str:
