@@ -1,4 +1,4 @@
-"""Choosing architectures: exactly the most probable within a budget, and blindly within the same."""
+"""Choosing architectures within a budget: exactly the most probable, what a rule chooses, and blindly."""
 
 import itertools
 import math
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from conftest import write_table
 from fbnet.architecture import budget
-from fbnet.architecture.sampling import described, draw, draw_blindly
+from fbnet.architecture.sampling import RULES, by_rule, described, draw, draw_blindly, draw_spread
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable, read_table
-from fbnet.space import read_space
+from fbnet.network import size
+from fbnet.space import in_space, read_space
 
 
 def small_space(candidates):
@@ -87,6 +88,85 @@ def test_blind_draws_are_uniform_over_all_that_keep_the_budget(tiny, tiny_table)
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < 2 * len(within)  # χ², mean len − 1
 
 
+@st.composite
+def tables(draw_from):
+    """Latencies of all sorts for `tiny`, and for a space of other candidates, that of few in some layers."""
+    space = draw_from(st.sampled_from([read_space("tiny"), small_space([6, 3, 1, 5])]))
+    rows = tuple(tuple(draw_from(st.floats(0, 1000)) for _ in layer) for layer in space.layers)
+    return LatencyTable(space, (1.0, 1.0, 1.0), rows)
+
+
+def by_hand(space, rule, ops):
+    """What a rule makes as large as it can."""
+    macs = [size([cell])[0] for cell in space.path(ops)]
+    return sum(macs) if rule == "macs" else sum(math.log(1 + each) for each in macs)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables(), st.floats(0, 1.1), st.sampled_from(RULES))
+def test_a_rule_chooses_the_best_of_all_that_keep_the_budget(table, share, rule):
+    budget_us = table.least_us + share * (table.most_us - table.least_us) + 1e-6
+    picks = itertools.product(*(range(len(row)) for row in table.operators_us))
+    every = [tuple(layer[i].op for layer, i in zip(table.space.layers, pick, strict=True)) for pick in picks]
+    within = [ops for ops in every if table.predict(ops) <= budget_us]
+    chosen = by_rule(table, rule, budget_us)
+    assert table.predict(chosen) <= budget_us + 1e-9
+    largest = max(by_hand(table.space, rule, ops) for ops in within)
+    assert by_hand(table.space, rule, chosen) == pytest.approx(largest, rel=1e-5)
+
+
+def test_the_rules_differ_and_need_no_budget(tiny, tiny_table):
+    assert by_rule(tiny_table, "macs") == by_rule(tiny_table, "log_macs") == ("ir_k5_e3",) * 3  # the largest everywhere
+    # Two of three layers can be bought: one large one weighs more than small ones, but their logarithms do not.
+    table = LatencyTable(tiny, (0.0, 0.0, 0.0), ((4.0, 4.0, 9.0, 0.0), (1.0, 9.0, 9.0, 0.0), (1.0, 9.0, 5.0, 0.0)))
+    chosen = {rule: by_rule(table, rule, 6.0) for rule in RULES}
+    macs = {rule: [size([cell])[0] for cell in tiny.path(ops)] for rule, ops in chosen.items()}
+    assert sum(macs["macs"]) > sum(macs["log_macs"])
+    assert math.prod(map(float, macs["macs"])) < math.prod(map(float, macs["log_macs"]))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_within_an_impossible_budget_is_a_sentence(tiny_table, rule):
+    with pytest.raises(InputError, match=r"^no architecture of space tiny takes at most 5 µs: allow more latency$"):
+        by_rule(tiny_table, rule, 5.0)
+    least = by_rule(tiny_table, rule, tiny_table.least_us + 1e-6)
+    assert tiny_table.predict(least) == pytest.approx(tiny_table.least_us)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.integers(1, 8), st.integers(0, 3))
+def test_a_spread_has_one_within_each_of_limits_that_rise_evenly(table, count, seed):
+    least_us = (table.least_us + table.most_us) / 2 + 1e-6
+    with suppress(InputError):  # few of them may keep the least limit
+        drawn = draw_spread(table, count, least_us, table.most_us, seed)
+        assert drawn == draw_spread(table, count, least_us, table.most_us, seed)
+        assert len({*drawn}) == len(drawn) == count
+        for number, ops in enumerate(drawn):
+            limit_us = least_us + (table.most_us - least_us) * number / max(1, count - 1)
+            assert table.predict(ops) <= limit_us + 1e-6
+
+
+def test_a_spread_is_spread_and_another_seed_gives_another(tmp_path):
+    space = read_space("fbnet_small")
+    made = write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: float(size([cell])[0]))
+    table = read_table(made, space, 10)
+    least_us, most_us = (table.least_us + share * (table.most_us - table.least_us) for share in (0.01, 0.1))
+    spread, blind = draw_spread(table, 30, least_us, most_us), draw_blindly(table, 30, most_us)
+    assert spread != draw_spread(table, 30, least_us, most_us, seed=1)
+    latencies = [table.predict(ops) for ops in spread]
+    assert np.mean(latencies[:10]) < np.mean(latencies[10:20]) < np.mean(latencies[20:])
+    assert np.std(latencies) > 1.2 * np.std([table.predict(ops) for ops in blind])
+
+
+def test_too_few_architectures_for_a_spread_is_a_sentence(tiny_table):
+    most_us = tiny_table.most_us
+    assert len(draw_spread(tiny_table, 64, most_us + 1, most_us + 2)) == 64
+    with pytest.raises(
+        InputError, match=r"only 64 architectures of space tiny .*: lower evaluation\.random or evaluation\.ranked"
+    ):
+        draw_spread(tiny_table, 65, most_us + 1, most_us + 2)
+
+
 def test_a_full_search_space_is_solved_exactly_within_seconds(tmp_path):
     """22 × 9: the bound of the relaxed problem, met from below, proves the optimum where brute force cannot."""
     space = read_space("fbnet_cifar")
@@ -147,6 +227,20 @@ def test_budgets_as_people_write_them(text, us, tmp_path):
             budget.in_us(text, table)
 
 
+def test_an_operator_stands_for_the_network_that_has_it_in_every_layer(tmp_path):
+    space = read_space("fbnet_32")
+    made = write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: float(len(cell.op) * cell.c_out * cell.expansion))
+    table = read_table(made, space, 10)
+    rows = [
+        dict(zip((cell.op for cell in layer), row, strict=True))
+        for layer, row in zip(space.layers, table.operators_us, strict=True)
+    ]
+    everywhere = sum(table.fixed_us) + sum(row["ir_k3_e6"] for row in rows)
+    for text, factor in (("k3_e6", 1), ("0.5 * k3_e6", 0.5), ("ir_k3_e6", 1), ("2*ir_k3_e6", 2)):
+        assert budget.in_us(text, table) == pytest.approx(factor * everywhere), text
+    assert budget.read("fbnet_c", space) == (1.0, in_space("fbnet_c", space))  # a published name is still that network
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,6 +252,8 @@ def test_budgets_as_people_write_them(text, us, tmp_path):
         ("fbnet_a", "space tiny has"),
         ("-3ms", "must be a latency"),
         ("; touch x", "must be a latency"),
+        ("0.5 * k3_e6", "latency_budget is '0.5 \\* k3_e6', but .*ir_k3_e6"),
+        ("k9_e6", "but k9_e6 is no published architecture"),
     ],
 )
 def test_what_is_no_budget_is_a_sentence(tiny, text, message):
