@@ -99,8 +99,8 @@ WRONG = [
     (
         "space",
         "large",
-        "space is 'large', but must be fbnet_224, fbnet_224_1504, fbnet_32, fbnet_32_050, fbnet_all, fbnet_cifar, tiny, or a "
-        "YAML file",
+        "space is 'large', but must be fbnet_224, fbnet_224_1504, fbnet_32, fbnet_32_050, fbnet_all, fbnet_cifar, fbnet_small, "
+        "tiny, or a YAML file",
     ),
     ("space", 5, "space is 5, but must be a text"),
     ("space", "unknown_op.yaml", "candidates names an unknown operator 'ir_k4_e1'"),
@@ -162,6 +162,7 @@ WRONG = [
     ("sample.count", 0, "sample.count is 0"),
     ("search.latency_budget", "8", "searches.first: latency_budget is '8"),
     ("search.latency_budget", 8, "must be a latency with its unit (8ms, 8500us)"),
+    ("search.latency_budget", "0.5 * k3_e6", "latency_budget is '0.5 * k3_e6', but"),
     ("search.latency_budget", "fbnet_a", "latency_budget is 'fbnet_a', but stage 2 of space tiny"),
     ("search.seed", [], "searches.first.seed is [], but a list must hold one value or more"),
     ("search.seed", [[0]], "searches.first.seed is [[0]]"),
@@ -169,15 +170,21 @@ WRONG = [
     ("searches", {"first": {"loss": {"beta": [0.1, -1]}}}, "searches.first_beta_1.loss.beta is -1"),
     ("searches", {"first": {"sed": [0, 1]}}, "searches.first_sed_0.sed is no known key (did you mean seed?)"),
     ("searches", {"random_x": {}}, "searches has the name 'random_x', but a name must be"),
+    ("searches", {"rule_macs": {}}, "searches has the name 'rule_macs', but a name must be"),
+    ("searches", {"ranked_cpu": {}}, "nor with random_, ranked_, rule_ or published_, which name baselines"),
     ("searches", {"published_x": {}}, "which name baselines"),
     ("train.epochs", 2, "train.warmup_epochs is 2, but must be less than train.epochs (2)"),
     ("train.batch_size", 1200, "train.batch_size is 1200, but validation_share 0.2 leaves only 1150"),
     ("train.validation_share", 0, "train.validation_share is 0"),
     ("train.schedule", "linear", "train.schedule is 'linear', but must be one of cosine, steps"),
     ("train.drops", 90, "train.drops is 90, but must be a list"),
-    ("train.start", "supernet", "a comparison needs one recipe for all"),
+    ("train.start", "supernet", "a comparison needs one recipe for all: set evaluation.random to 0, evaluation.ranked to 0, "),
     ("train.momentum", 0, "needs a momentum"),
     ("evaluation.trainings", 0, "evaluation.trainings is 0"),
+    ("evaluation.ranked", -1, "evaluation.ranked is -1, but must be a whole number at least 0"),
+    ("evaluation.rules", "macs", "evaluation.rules is 'macs', but must be a list"),
+    ("evaluation.rules", ["flops"], "evaluation.rules.0 is 'flops', but must be one of macs, log_macs"),
+    ("evaluation.rules", ["macs", "macs"], "evaluation.rules is ['macs', 'macs'], but must be a list"),
     ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false or a list"),
     ("threads", 0, "threads is 0"),
 ]
@@ -199,6 +206,27 @@ def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, key
         resolve(changed(keys, value), SCHEMA)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+NONE = {"random": 0, "ranked": 0, "rules": [], "published": False}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "remedy"),
+    [
+        ({"random": 1}, "set evaluation.random to 0, or train.start to scratch"),
+        ({"ranked": 1}, "set evaluation.ranked to 0, or"),
+        ({"rules": ["macs"]}, "set evaluation.rules to [], or"),
+        ({"published": True}, "set evaluation.published to false, or"),
+        ({"published": ["fbnet_a"], "rules": ["macs"]}, "set evaluation.rules to [], evaluation.published to false, or"),
+    ],
+)
+def test_a_supernet_to_start_from_allows_no_baseline_and_names_it(wanted, remedy):
+    config = {"space": "fbnet_32", "train": {"start": "supernet"}, "evaluation": NONE}
+    resolve(config, SCHEMA)
+    with pytest.raises(InputError, match=r"^train\.start is 'supernet', but baselines have none") as error:
+        resolve(config | {"evaluation": NONE | wanted}, SCHEMA)
+    assert remedy in str(error.value)
 
 
 TEXTS = ["", "8ms", "0.5 * fbnet_a", "a b", "; touch x", "{}", "\n"]
@@ -257,39 +285,6 @@ def test_lists_are_a_search_for_each_combination():
     }
     assert config["searches"]["b_single_path"]["seed"] == 5
     assert all(search["epochs"] == 20 for search in config["searches"].values())
-
-
-def test_a_sweep_of_budgets_and_targets_has_names_to_read():
-    given = {
-        "space": "fbnet_32",
-        "latency": {"cpu": {}, "onnx": {"engine": "onnxruntime"}},
-        "searches": {"a": {"target": ["cpu", "onnx"], "latency_budget": ["8ms", "0.5 * fbnet_a"], "loss": {"form": "target"}}},
-    }
-    config, space = resolve(given, SCHEMA)
-    assert list(config["searches"]) == ["a_cpu_8ms", "a_cpu_0_5_fbnet_a", "a_onnx_8ms", "a_onnx_0_5_fbnet_a"]
-    sets = network_sets(config, space)
-    assert [name for name, entry in sets.items() if entry.kind == "random"] == [
-        *("random_cpu_8ms", "random_cpu_0_5_fbnet_a", "random_onnx_8ms", "random_onnx_0_5_fbnet_a")
-    ]
-    assert sets["a_onnx_8ms"].baseline == "random_onnx_8ms"
-    assert sets["random_cpu_8ms"].networks == tuple(f"random_cpu_8ms_{number}" for number in range(1, 9))
-
-
-def test_baselines_are_there_on_demand():
-    none, space = resolve({"space": "fbnet_32", "evaluation": {"random": 0}}, SCHEMA)
-    assert list(network_sets(none, space)) == ["fbnet"]
-    every, _ = resolve({"space": "fbnet_32", "evaluation": {"published": True}}, SCHEMA)
-    sets = network_sets(every, space)
-    assert list(sets) == ["fbnet", "random_like_fbnet", "published_cpu"]
-    assert {"published_fbnet_a", "published_fbnet_c", "published_mobilenet_v2_like"} <= set(sets["published_cpu"].networks)
-    assert "published_fbnet_b_2019" not in sets["published_cpu"].networks  # it has an operator that the space lacks
-    one, _ = resolve({"space": "fbnet_32", "evaluation": {"published": ["fbnet_a"]}}, SCHEMA)
-    assert network_sets(one, space)["published_cpu"].networks == ("published_fbnet_a",)
-    for name in ("fbnet_b_2019", "fbnet_x"):
-        with pytest.raises(InputError, match=f"evaluation.published names '{name}', but .* can express are fbnet_a"):
-            network_sets(one | {"evaluation": one["evaluation"] | {"published": [name]}}, space)
-    tiny, space = resolve(TINY | {"evaluation": {"published": True, "random": 0}}, SCHEMA)
-    assert list(network_sets(tiny, space)) == ["first"]
 
 
 def test_there_are_forty_wrong_configs():
