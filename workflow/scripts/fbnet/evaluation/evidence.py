@@ -13,7 +13,7 @@ from fbnet.evaluation.words import counted, milliseconds
 
 LEAST_FITTED = 5  # networks, fewer of which do not say what latency buys
 COLUMNS = [
-    *("target", "baseline", "budget_us", "networks", "top1", "latency_us", "against", "other", "others", "other_top1"),
+    *("target", "baseline", "budget_us", "method", "networks", "top1", "latency_us", "against", "other", "others", "other_top1"),
     *("other_latency_us", "difference", "error", "freedom", "half_width", "at_equal_latency", "relative", "verdict", "trainings"),
 ]
 
@@ -72,21 +72,23 @@ def _uncertainty(group: pd.DataFrame) -> Uncertainty | None:
 
 
 def comparisons(summary: pd.DataFrame) -> pd.DataFrame:
-    """A row for each baseline that the architectures derived within a budget are compared with, at equal latency where possible.
+    """A row for each baseline that the architectures of a method and budget are compared with, at equal latency where possible.
 
     `against` is random, random_search, or a rule; `relative` is the improvement over the other accuracy, relative to it (Yang
     et al. 2020, arXiv 1912.12522); `verdict` is better, worse, equal (a difference that is not significant), or unknown.
     """
     rows = []
     blind = summary[~summary["kind"].isin(["found", "random_search"])].drop_duplicates(["ops", "target"])
-    for baseline, derived in summary[summary["kind"] == "found"].groupby("baseline", sort=False):
+    for (baseline, method), derived in summary[summary["kind"] == "found"].groupby(["baseline", "method"], sort=False):
         target, budget_us = derived["target"].iloc[0], derived["budget_us"].iloc[0]
         slope = what_latency_buys(blind[blind["target"] == target])
-        for against, others in _baselines(summary[(summary["baseline"] == baseline) & (summary["kind"] != "found")]):
+        own = summary["method"].isna() | (summary["method"] == method)
+        for against, others in _baselines(summary[(summary["baseline"] == baseline) & (summary["kind"] != "found") & own]):
             found = difference(derived, others, slope)
             top1, other_top1 = derived["top1"].mean(), others["top1"].mean()
             rows.append(
-                {"target": target, "baseline": baseline, "budget_us": budget_us, "networks": " ".join(derived["network"])}
+                {"target": target, "baseline": baseline, "budget_us": budget_us, "method": method}
+                | {"networks": " ".join(derived["network"])}
                 | {"top1": top1, "latency_us": _mean_latency(derived), "against": against}
                 | {"other": others["network"].iloc[0] if len(others) == 1 else f"{against}_{baseline}", "others": len(others)}
                 | {"other_top1": other_top1, "other_latency_us": _mean_latency(others)}
@@ -120,8 +122,8 @@ def sentences(summary: pd.DataFrame, compared: pd.DataFrame, mape: Mapping[str, 
     """
     claims = []
     derived, published = (summary[summary["kind"] == kind] for kind in ("found", "published"))
-    for _, rows in compared.groupby("baseline", sort=False):
-        group = derived[derived["baseline"] == rows["baseline"].iloc[0]]
+    for (baseline, method), rows in compared.groupby(["baseline", "method"], sort=False):
+        group = derived[(derived["baseline"] == baseline) & (derived["method"] == method)]
         measured = bool(group["measured_us"].notna().all())
         claims += [("comparison", _against(row, group, summary, measured)) for row in rows.to_dict("records")]
         unbeaten = [row for row in rows.to_dict("records") if row["against"] != "random" and row["verdict"] != "better"]

@@ -57,9 +57,9 @@ def order_sentences(ranked: pd.DataFrame) -> list[tuple[str, str, str]]:
         for row in group[group["by"] == "supernet"].to_dict("records"):
             text = (
                 f"Kendall's τ of one-shot accuracy with accuracy after training is {row['tau']:+.2f} (n = {row['networks']} "
-                f"random architectures, by chance within ±{row['tau_by_chance']:.2f}), that of MACs {macs['tau']:+.2f}{limit}. The "
-                f"one that the supernet puts first is {100 * row['regret']:.1f} percentage points behind the best of them, the one "
-                f"that MACs put first {100 * macs['regret']:.1f}."
+                f"random architectures, by chance within ±{row['tau_by_chance']:.2f}), that of MACs {macs['tau']:+.2f}{limit}. "
+                f"The one that the supernet puts first is {100 * row['regret']:.1f} percentage points behind the best of them, "
+                f"the one that MACs put first {100 * macs['regret']:.1f}."
             )
             found.append((row["search"], "comparison", text))
             if not row["tau"] > max(macs["tau"], row["tau_by_chance"]):

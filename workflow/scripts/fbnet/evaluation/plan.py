@@ -1,7 +1,9 @@
 """What an evaluation compares: the derived architectures, and for each the baselines of its device and latency budget."""
 
+import itertools
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fbnet.errors import InputError
@@ -14,8 +16,9 @@ class NetworkSet:
 
     `kind` is found (derived by a search), rule, random, ranked or published; `networks` are the names of those that are
     trained. `budget` is the latency budget as text, None where there is none; baselines then stay within what the first network
-    of search `like` takes. `baseline` is what the names of all baselines of this target and budget end with. Ranked networks
-    are spread over all `budgets` of their target.
+    of search `like` takes. `baseline` is what the names of all baselines of this target and budget end with. Searches that
+    differ in nothing but seed, target and budget are of one `method`. Ranked networks are spread over all `budgets` of their
+    target.
     """
 
     kind: str
@@ -25,19 +28,20 @@ class NetworkSet:
     like: str | None = None
     baseline: str | None = None
     seed: int | None = None
+    method: str | None = None
     rule: str | None = None
     budgets: tuple[str, ...] = ()
 
 
 def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
     """All sets of a resolved configuration by name; those of baselines are named after their kind. Raises InputError."""
-    evaluation, found = config["evaluation"], {}
+    evaluation, found, methods = config["evaluation"], {}, _methods(config["searches"])
     baselines: dict[str, NetworkSet] = {}
     for name, search in config["searches"].items():
         target, budget = search["target"], search["latency_budget"]
         slug = re.sub(r"[^A-Za-z0-9]+", "_", budget).strip("_") if budget else ""
         baseline = f"{target}_{slug}" if budget else f"like_{name}"
-        found[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"])
+        found[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"], methods[name])
         within = (budget, None if budget else name, baseline)
         for rule in evaluation["rules"]:
             rule_name = f"rule_{rule}_{baseline}"
@@ -54,6 +58,22 @@ def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
             budgets = () if None in of_target else tuple(dict.fromkeys(of_target))
             baselines[ranked] = NetworkSet("ranked", target, _numbered(ranked, lacking), budgets=budgets)
     return found | baselines | _published(evaluation["published"], space, {entry.target: None for entry in found.values()})
+
+
+def _methods(searches: Mapping[str, Mapping]) -> dict[str, str]:
+    """What the searches of one method are called together: what their names begin with, or the first one's name."""
+    alike: dict[str, list[str]] = {}
+    for name, search in searches.items():
+        settings = {key: value for key, value in search.items() if key not in ("seed", "target", "latency_budget")}
+        alike.setdefault(json.dumps(settings, sort_keys=True), []).append(name)
+    called: dict[str, str] = {}
+    for names in alike.values():
+        words = zip(*(name.split("_") for name in names), strict=False)
+        shared = "_".join(column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, words))
+        short = re.sub(r"(_\d+|_seed)+$", "", shared)
+        taken = {*called.values(), *searches} - {*names}
+        called |= dict.fromkeys(names, short if len(names) > 1 and short and short not in taken else names[0])
+    return called
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:

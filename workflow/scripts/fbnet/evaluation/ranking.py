@@ -18,8 +18,8 @@ def ranking(summary: pd.DataFrame, runs: pd.DataFrame, one_shot: Mapping[str, pd
     `runs` has a row for each training run: `network`, `seed`, `top1`; `one_shot` by search, `name` and `supernet_top1`. A row
     says by what they are ordered: `supernet` (one-shot accuracy), `macs`, `params`, `latency` (predicted), `chance`, or
     `training`, which is the ceiling: half of each one's training runs against the other half. `tau` is Kendall's τ-b with the
-    mean test accuracy of the training runs, `tau_by_chance` what it stays below with 95 % of all random orders (normal approximation),
-    `regret` by how much accuracy the network that is put first stays behind the best.
+    mean test accuracy of the training runs, 0 where either is the same of all; `tau_by_chance` what it stays below with 95 %
+    of all random orders (normal approximation); `regret` by how much accuracy what is put first stays behind the best.
     """
     rows = []
     for target, group in summary[summary["kind"].isin(["random", "ranked"])].groupby("target", sort=False):
@@ -59,7 +59,7 @@ def _order(by, top1) -> dict[str, float]:
     by, top1 = np.asarray(by, dtype=float), np.asarray(top1, dtype=float)
     equal = len(set(by)) < 2 or len(set(top1)) < 2
     first = by == by.max()  # of several that are first alike, the mean
-    return {"tau": math.nan if equal else float(kendalltau(by, top1).statistic), "regret": float(top1.max() - top1[first].mean())}
+    return {"tau": 0.0 if equal else float(kendalltau(by, top1).statistic), "regret": float(top1.max() - top1[first].mean())}
 
 
 def _by_chance(count: int) -> float:

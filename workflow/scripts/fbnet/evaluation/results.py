@@ -15,7 +15,7 @@ from fbnet.space import SearchSpace
 
 RUNS = ["network", "seed", "validation_top1", "top1", "training_s"]
 COLUMNS = [
-    *("network", "kind", "search", "baseline", "seed", "rule", "target", "budget_us", "ops"),
+    *("network", "kind", "search", "method", "baseline", "seed", "rule", "target", "budget_us", "ops"),
     *("predicted_us", "measured_us", "level", "latency_us", "macs", "params"),
     *("supernet_top1", "trainings", "top1", "top1_sd", "validation_top1", "search_s", "training_s"),
     *("drawn", "pool", "top1_error"),
@@ -49,8 +49,9 @@ def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, sp
     rows = [row for name, entry in plan.items() for row in _rows(results, name, entry, tables[entry["target"]], runs)]
     summary = pd.DataFrame(rows, columns=COLUMNS)
     searches = [
-        _random_search(group, summary[(summary["kind"] == "found") & (summary["baseline"] == baseline)], runs)
-        for baseline, group in summary[summary["kind"] == "random"].groupby("baseline", sort=False)
+        _random_search(pool, derived, runs)
+        for (baseline, _), derived in summary[summary["kind"] == "found"].groupby(["baseline", "method"], sort=False)
+        if len(pool := summary[(summary["kind"] == "random") & (summary["baseline"] == baseline)])
     ]
     return pd.DataFrame(summary.to_dict("records") + searches, columns=COLUMNS)
 
@@ -58,7 +59,8 @@ def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, sp
 def _rows(results: Path, name: str, entry: Mapping, table: LatencyTable, runs: pd.DataFrame) -> list[dict]:
     architectures = read_tsv(results / f"architectures/{name}.tsv")
     derived = entry["kind"] == "found"
-    shared = {key: entry[key] for key in ("kind", "baseline", "seed", "rule", "target")} | {"search": name if derived else None}
+    shared = {key: entry[key] for key in ("kind", "method", "baseline", "seed", "rule", "target")}
+    shared["search"] = name if derived else None
     shared["budget_us"] = in_us(entry["budget"], table) if entry["budget"] else math.nan
     measured, scale = {}, math.nan
     if entry["measured"]:
@@ -86,7 +88,7 @@ def _rows(results: Path, name: str, entry: Mapping, table: LatencyTable, runs: p
 
 
 def _random_search(pool: pd.DataFrame, found: pd.DataFrame, runs: pd.DataFrame) -> dict:
-    """The row of the random search among networks of one budget, which costs what the searches of that budget cost."""
+    """The row of the random search among networks of one budget that costs what the searches of one method cost."""
     cost_s = (found["search_s"] + found["training_s"]).mean()
     drawn = affordable(cost_s, pool["training_s"].mean())
     table = runs[runs["network"].isin(pool["network"])].pivot(index="seed", columns="network")
@@ -95,7 +97,9 @@ def _random_search(pool: pd.DataFrame, found: pd.DataFrame, runs: pd.DataFrame) 
     row = pool.iloc[int(outcome.chances.argmax())].to_dict()
     row |= {column: float(outcome.chances @ pool[column].astype(float)) for column in EXPECTED}
     row |= {column: round(row[column]) for column in ("macs", "params")}
-    row |= {"network": f"random_search_{row['baseline']}", "kind": "random_search", "search_s": drawn * pool["training_s"].mean()}
+    method = found["method"].iloc[0]
+    row |= {"network": f"random_search_{method}_{row['baseline']}", "kind": "random_search", "method": method}
+    row |= {"search_s": drawn * pool["training_s"].mean()}
     return row | {
         **{"top1": outcome.top1, "top1_sd": outcome.top1_sd if len(pool) > 1 else math.nan, "top1_error": outcome.error},
         **{"drawn": drawn, "pool": len(pool), "training_s": math.nan},
