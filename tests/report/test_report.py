@@ -18,10 +18,12 @@ from fbnet.evaluation.words import milliseconds as in_findings
 from fbnet.evaluation.words import rounded
 from fbnet.latency import LatencyTable, read_table
 from fbnet.report.diagram import stage_diagram
+from fbnet.report.evaluation import Comparison, Evaluation, Finding, Order, read_evaluation, read_one_shot
 from fbnet.report.evaluation_plots import accuracy_latency
 from fbnet.report.latency_plots import heat_map
-from fbnet.report.networks import Network, front, read_findings, read_summary
+from fbnet.report.networks import LONG, Network, front, numbers, read_summary
 from fbnet.report.picture import read_picture
+from fbnet.report.ranking_plot import ranking_plot
 from fbnet.report.search_plots import history, theta_strips
 from fbnet.report.words import duration, milliseconds
 from fbnet.space import read_space
@@ -34,12 +36,51 @@ def network(name="one", kind="found", **facts) -> Network:
     given |= {"budget_us": 3000.0, "ops": " ".join(OPS), "predicted_us": 2000.0, "measured_us": 2100.0, "level": 1.05}
     given |= {"latency_us": 2000.0, "macs": 10**6, "params": 10**5, "supernet_top1": 0.5, "trainings": 3, "top1": 0.9}
     given |= {"top1_sd": 0.01, "validation_top1": 0.91, "search_s": 100.0, "training_s": 50.0}
+    given |= {"rule": None, "drawn": None, "pool": None}
     return Network(network=name, kind=kind, **given | facts)
 
 
-def write_rows(path: Path, rows: list[dict]) -> Path:
+def random_search(name="random_search_set", **facts) -> Network:
+    return network(name, "random_search", **{"baseline": "set", "drawn": 3, "pool": 5, "training_s": None} | facts)
+
+
+def comparison(against="random", verdict="better", baseline="set", **facts) -> Comparison:
+    given = {
+        "target": "cpu",
+        "budget_us": 3000.0,
+        "method": "soft",
+        "networks": "one two",
+        "top1": 0.9,
+        "other": f"{against}_set",
+    }
+    given |= {"others": 5 if against == "random" else 1, "other_top1": 0.8, "difference": 0.0234, "half_width": 0.0161}
+    given |= {"at_equal_latency": True}
+    return Comparison(baseline=baseline, against=against, verdict=verdict, **given | facts)
+
+
+def order(by="supernet", **facts) -> Order:
+    given = {"target": "cpu", "search": "one" if by == "supernet" else "", "networks": 5, "tau": 0.4, "tau_by_chance": 0.8}
+    return Order(by=by, **given | {"regret": 0.0123} | facts)
+
+
+RANDOM = [
+    network(f"r{at}", "random" if at < 3 else "ranked", baseline="set", ops=" ".join(ops))
+    for at, ops in enumerate(
+        [
+            ("ir_k3_e1", "skip", "skip"),
+            ("ir_k5_e3", "skip", "skip"),
+            ("skip", "skip", "skip"),
+            ("ir_k3_e1",) * 3,
+            ("ir_k5_e3",) * 3,
+        ]
+    )
+]
+ONE_SHOT = {one.network: 0.1 + at / 20 for at, one in enumerate(RANDOM)}
+
+
+def write_rows(path: Path, rows: list[dict], columns=()) -> Path:
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]) if rows else columns, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -47,7 +88,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 
 def write_search(folder: Path, name: str, epochs=3, ops=("ir_k3_e1", "ir_k3_s2", "ir_k5_e3", "skip")) -> SimpleNamespace:
     """Files of a search, and the arguments of plot_search for them."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     theta = [
         {"epoch": epoch, "layer": layer, "op": op, "theta": -0.5, "probability": (1 + epoch * (at == 0)) / (len(ops) + epoch)}
         for epoch in range(epochs)
@@ -73,25 +114,33 @@ def write_search(folder: Path, name: str, epochs=3, ops=("ir_k3_e1", "ir_k3_s2",
     )
 
 
+def write_evaluation(folder: Path, networks=(), comparisons=(), orders=(), findings=()) -> dict[str, Path]:
+    """The tables of an evaluation, as pandas writes them: inf for what is not known, nothing for what is not defined."""
+    rows = [vars(one) | {"half_width": "inf" if one.half_width is None else one.half_width} for one in comparisons]
+    return {
+        "summary": write_rows(folder / "summary.tsv", [vars(network) for network in networks or [network()]]),
+        "comparisons": write_rows(folder / "comparisons.tsv", rows, Comparison.__annotations__),
+        "ranking": write_rows(folder / "ranking.tsv", [vars(one) for one in orders], Order.__annotations__),
+        "findings": write_rows(folder / "findings.tsv", [vars(Finding(*one)) for one in findings], Finding.__annotations__),
+    }
+
+
 @pytest.fixture
 def report(tmp_path, tiny):
-    """Make the page from networks and findings, and return its text."""
+    """Make the page of an evaluation, and return its text."""
 
-    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True):
-        given = {
-            "summary": write_rows(tmp_path / "summary.tsv", [vars(network) for network in networks]),
-            "findings": tmp_path / "findings.tsv",
+    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True, comparisons=(), orders=()):
+        given = write_evaluation(tmp_path, networks, comparisons, orders, findings) | {
             "space": str(SPACES / "tiny.yaml"),
+            "classes": 10,
             "settings": '{"results": "results", "space": "tiny"}',
             "target": [],
             "search": [],
             "scatter": tmp_path / "scatter.svg",
             "out": tmp_path / "report.html",
         }
-        rows = [dict(zip(("about", "kind", "text"), finding, strict=True)) for finding in findings]
-        given["findings"].write_text("about\tkind\ttext\n")
-        if rows:
-            write_rows(given["findings"], rows)
+        one_shot = [{"name": name, "ops": "", "supernet_top1": top1} for name, top1 in ONE_SHOT.items()]
+        write_rows(tmp_path / "one_shot.tsv", one_shot)
         for target in targets:
             table = write_table(tmp_path / f"{target}.tsv", tiny)
             picture = tmp_path / f"{target}.svg"
@@ -102,7 +151,7 @@ def report(tmp_path, tiny):
         for at, name in enumerate(searches):
             arguments = write_search(tmp_path / f"search{at}", name)
             plot_search.main(arguments)
-            given["search"].append([name, arguments.theta, arguments.history, arguments.architecture])
+            given["search"].append([name, arguments.theta, arguments.history, arguments.architecture, tmp_path / "one_shot.tsv"])
         make_report.main(SimpleNamespace(**given))
         return given["out"].read_text()
 
@@ -134,7 +183,11 @@ class _Page(HTMLParser):
 
 
 def test_the_page_loads_nothing_and_its_links_stay_within_it(report):
-    text = report([network(), network("other", latency_us=3000.0, top1=0.95), network("r", "random", baseline="set")])
+    text = report(
+        [network(), network("other", latency_us=3000.0, top1=0.95), *RANDOM, random_search()],
+        comparisons=[comparison()],
+        orders=[order()],
+    )
     page = _Page(text)
     assert not page.open
     assert page.loads
@@ -151,18 +204,20 @@ def test_every_search_network_and_finding_is_there(report):
     findings = [(about, "comparison", f"Claim about {about}.") for about in ("all", "first", "second")]
     findings += [("second", "warning", 'It says "unsettled".'), ("all", "warning", "The machine was disturbed.")]
     text = report(networks, findings, ("first", "second"))
-    for name in ("first", "second", "r1", "fbnet_c", "set"):
+    for name in ("first", "second", "r1", "fbnet_c", "random_set"):
         assert f">{name}<" in text
     for sentence in ("Claim about all.", "Claim about second.", "It says &#34;unsettled&#34;.", "The machine was disturbed."):
         assert sentence in text
-    assert text.index("The machine was disturbed.") < text.index("It says") < text.index('<section id="accuracy">')
+    places = [text.index(part) for part in ("<figure>", "The machine was disturbed.", "It says", "Claim about all.", ">r1<")]
+    assert places == sorted(places)
     assert "mean absolute percentage error (MAPE) 1.0%." in text
 
 
 def test_hostile_names_and_sentences_stay_text(report):
     bad = "<script>alert('1')</script>"
     networks = [network(bad), network(r"$\frac$", latency_us=3000.0), network("r", "random", baseline=bad)]
-    text = report(networks, [(bad, "warning", f"{bad} & <b>"), ("all", "comparison", bad)], (bad,))
+    compared = [comparison(networks=bad, method=bad), comparison(baseline=bad, method="other")]
+    text = report(networks, [(bad, "warning", f"{bad} & <b>"), ("all", "comparison", bad)], (bad,), comparisons=compared)
     page = _Page(text)
     assert "script" not in page.tags
     assert text.count("&lt;script&gt;") > 3
@@ -255,6 +310,10 @@ def test_accuracy_picture_says_which_steps_are_not_significant(tmp_path):
     assert "from fast (1.00 ms, 90.00 ± 1.00%) to slow (3.00 ms, 95.00 ± 1.00%)" in caption
     assert "2 of its 3 networks are derived, and 1 of its 2 steps in accuracy is not significant (95 % confidence)" in caption
     assert "means of 3 training runs, error bars ± one standard deviation. Latencies are measured and rescaled." in caption
+    assert "Test accuracies of 4 networks" in caption
+    accuracy_latency([*networks, random_search(latency_us=500.0, top1=0.99, trainings=7)], "t", tmp_path / "t.svg")
+    star = " A star is what a random search can expect to find, ± the standard deviation between such searches."
+    assert read_picture(tmp_path / "t.svg").caption.replace("\xa0", " ").replace(star, "") == caption
     for trainings, chance in ((2, True), (3, False)):  # t of 2 degrees of freedom is 4.3, of 4 it is 2.8
         pair = [network("a", trainings=trainings), network("b", latency_us=3000.0, top1=0.93, trainings=trainings)]
         accuracy_latency(pair, "t", tmp_path / "t.svg")
@@ -278,10 +337,109 @@ def test_front_is_what_no_other_network_beats(points):
     assert np.all(np.diff([one.latency_us for one in best]) >= 0)
 
 
+def test_every_kind_and_rule_has_its_own_words_in_the_legend(tmp_path):
+    kinds = [network(), network("m", "rule", rule="macs"), network("l", "rule", rule="log_macs"), random_search(), *RANDOM]
+    accuracy_latency(kinds, "t", tmp_path / "t.svg")
+    drawn = (tmp_path / "t.svg").read_text()
+    for words in ("derived", "rule: the most MACs", "rule: the largest Σ log MACs", "random search"):
+        assert f"{words} (n = 1)" in drawn
+    assert "random (n = 3)" in drawn
+    assert "random, over all budgets (n = 2)" in drawn
+
+
+def test_names_are_replaced_by_numbers_where_they_are_many_or_long():
+    assert numbers([network("n" * LONG)]) == {}
+    assert numbers([network("n" * LONG + "n", latency_us=9.0), network("a", latency_us=3.0)]) == {"a": 1, "n" * LONG + "n": 2}
+
+
+def test_a_random_search_is_in_the_table_but_no_network(report):
+    text = report([network(), random_search(latency_us=500.0, top1=0.99, trainings=9, drawn=7)])
+    assert "1 derived architecture was trained from scratch: 3 training runs in all" in text
+    assert re.search(r">random_search_set</th>\s*<td class=\"kind\">random search, best of 5, its cost allows 7</td>", text)
+    assert "derived · front" in text
+    assert "random search, best of 5, its cost allows 7 · front" not in text
+
+
+def _cell(text, against):
+    """What the headline table says about a baseline, tag by tag."""
+    [found] = re.findall(rf'<td class="(\w+)" data-label="against {against}">(.*?)</td>', text)
+    return [found[0], *filter(None, re.split(r"<[^>]*>", found[1]))]
+
+
+def test_the_headline_table_marks_each_verdict_in_words(report):
+    compared = [
+        comparison("macs", "better"),
+        comparison("log_macs", "equal", difference=-0.004, half_width=0.0161),
+        comparison("random_search", "unknown", half_width=None, at_equal_latency=False),
+        comparison("random", "worse", difference=-0.0234),
+    ]
+    text = report([network(), random_search()], comparisons=compared)
+    assert _cell(text, "most MACs") == ["better", "▲ better", "+2.3 ± 1.6", "80.0 %"]
+    assert _cell(text, "largest Σ log MACs") == ["equal", "○ not better", "−0.4 ± 1.6", "80.0 %"]
+    assert _cell(text, "random search at the same cost") == ["unknown", "? not known", "+2.3*", "80.0 %; best of 3"]
+    assert _cell(text, "random architectures") == [
+        "worse",
+        "▼ worse",
+        "−2.3 ± 1.6",
+        "80.0 %; n = 5".replace("n = 5", "n\xa0=\xa05"),
+    ]
+    places = [text.index(part) for part in ("<figure>", '<table class="headline">', '<section id="summary">')]
+    assert places == sorted(places)
+
+
+def test_the_headline_sentence_counts_budgets(report):
+    compared = [
+        *(comparison("macs"), comparison("log_macs"), comparison("random_search", "worse")),
+        *(comparison("macs", baseline="b"), comparison("log_macs", "equal", "b"), comparison("random_search", baseline="b")),
+    ]
+    text = report([network(), random_search(drawn=6)], comparisons=compared)
+    sentence = "better than every rule that costs nothing within 1 of 2 latency budgets and than random search within 1 of 2"
+    assert f"The architectures derived are {sentence} (worse within 1)." in text
+    methods = [comparison(method="soft"), comparison(method="hard", verdict="equal", networks="one")]
+    text = report([network()], comparisons=methods)
+    assert "The architectures derived by soft are better than random architectures within 1 of 1 latency budget." in text
+    assert "The architecture derived by hard is better than random architectures within 0 of 1 latency budget." in text
+    assert '<table class="headline">' not in report([network()])
+
+
+def test_the_order_inside_the_supernet(report):
+    orders = [order(tau=-0.4), order("macs", tau=None), order("chance", tau=0.0), order("training", tau=0.75)]
+    text = report([network(), *RANDOM], orders=orders)
+    section = text[text.index('<section id="order">') : text.index('<section id="summary">')]
+    caption = "Kendall's τ over 5 random architectures is −0.40; of MACs it is –, the ceiling is +0.75, by chance"
+    assert caption in section.replace("&#39;", "'")
+    rows = re.findall(r'<th scope="row">(.*?)</th>\s*<td class="n">(.*?)</td>\s*<td class="n">(.*?)</td>', section)
+    words = ["training runs against one another (ceiling)", "supernet of one", "MACs", "chance"]
+    assert rows == [(name, tau, "1.2") for name, tau in zip(words, ("+0.75", "−0.40", "–", "0 ± 0.80"), strict=True)]
+    assert 'id="order"' not in report([network(), *RANDOM])
+    with pytest.raises(InputError, match="the ranking of search one is over 6 random architectures, but of 5 both"):
+        report([network(), *RANDOM], orders=[order(networks=6)])
+
+
+def test_the_picture_of_the_order_has_a_panel_a_search_up_to_twelve():
+    def picture(count, better=0.0):
+        searches = [f"soft_{at}" for at in range(count)]
+        evaluation = Evaluation([network(), *RANDOM], [], [order(search=search) for search in searches], [])
+        one_shot = {name: top1 + better for name, top1 in ONE_SHOT.items()}
+        return ranking_plot(evaluation, dict.fromkeys(searches, one_shot), 10)
+
+    few, many = picture(2), picture(13)
+    assert b"soft_1<" in few.svg
+    assert b"soft_2<" not in few.svg
+    assert b"soft_11<" in many.svg
+    assert b"soft_12<" not in many.svg
+    assert many.caption.startswith(
+        "Shown are the first 12 of 13 searches. Kendall's τ over 5 random architectures is +0.40 to +0.40"
+    )
+    assert b"chance, 10 %" in few.svg
+    assert b"chance, 10 %" not in picture(2, better=0.5).svg
+    assert picture(0) is None
+
+
 def test_front_by_hand():
     points = {"a": (1, 0.5), "b": (2, 0.7), "c": (2, 0.6), "d": (3, 0.7), "e": (4, 0.9)}
     networks = [network(name, latency_us=us, top1=top1) for name, (us, top1) in points.items()]
-    assert [one.network for one in front(networks)] == ["a", "b", "e"]
+    assert [one.network for one in front([*networks, random_search(latency_us=0.5, top1=0.99)])] == ["a", "b", "e"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +448,8 @@ def test_front_by_hand():
         ("top1", "90.3", "a number from 0 to 1"),
         ("latency_us", "", "a number above 0"),
         ("latency_us", "nan", "a number above 0"),
-        ("kind", "lost", "found or random or published"),
+        ("kind", "lost", "found or rule or random_search or random or ranked or published"),
+        ("rule", "most", "macs or log_macs"),
         ("trainings", "0", "a whole number, 1 or more"),
         ("network", "", "a text"),
     ],
@@ -299,6 +458,61 @@ def test_wrong_values_of_a_summary_end_in_a_sentence(tmp_path, column, value, wh
     path = write_rows(tmp_path / "summary.tsv", [vars(network()) | {column: value}])
     with pytest.raises(InputError, match=f"summary.tsv, row 1: {column} is '{value}', but must be {what}"):
         read_summary(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "what"),
+    [
+        ("comparisons", "verdict", "good", "better or worse or equal or unknown"),
+        ("comparisons", "against", "luck", "random or random_search or macs or log_macs"),
+        ("comparisons", "difference", "much", "a number"),
+        ("comparisons", "difference", "inf", "a number"),
+        ("comparisons", "half_width", "-0.1", "a number, 0 or more"),
+        ("comparisons", "at_equal_latency", "1", "True or False"),
+        ("comparisons", "other_top1", "93.1", "a number from 0 to 1"),
+        ("ranking", "tau", "1.5", "a number from -1 to 1"),
+        ("ranking", "by", "luck", "training or supernet or macs or params or latency or chance"),
+        ("ranking", "networks", "0", "a whole number, 1 or more"),
+        ("ranking", "regret", "", "a number from 0 to 1"),
+    ],
+)
+def test_a_damaged_table_ends_in_a_sentence(tmp_path, table, column, value, what):
+    good = {"comparisons": [comparison()] * 2, "orders": [order()] * 2}
+    paths = write_evaluation(tmp_path, **good)
+    evaluation = read_evaluation(**paths)
+    assert (evaluation.comparisons, evaluation.orders) == (good["comparisons"], good["orders"])
+    with open(paths[table], newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    write_rows(paths[table], [rows[0], rows[1] | {column: value}])
+    with pytest.raises(InputError, match=rf"{table}\.tsv, row 2: {column} is '{value}', but must be {what}$"):
+        read_evaluation(**paths)
+    write_rows(paths[table], [{key: value for key, value in rows[0].items() if key != column}])
+    with pytest.raises(InputError, match=rf"{table}\.tsv lacks the column {column}"):
+        read_evaluation(**paths)
+
+
+def test_what_a_kind_needs_is_asked_for(tmp_path):
+    for kind, column in (("rule", "rule"), ("random_search", "drawn")):
+        path = write_rows(tmp_path / "summary.tsv", [vars(network()), vars(network("other", kind))])
+        with pytest.raises(InputError, match=rf"summary\.tsv, row 2: {column} is empty, but kind {kind} needs it"):
+            read_summary(path)
+
+
+def test_one_shot_accuracies_are_checked(tmp_path):
+    path = write_rows(tmp_path / "one.supernet.tsv", [{"name": "a", "ops": "skip", "supernet_top1": 0.25}])
+    assert read_one_shot(path) == {"a": 0.25}
+    write_rows(path, [{"name": "a", "ops": "skip", "supernet_top1": 25}])
+    with pytest.raises(InputError, match=r"one\.supernet\.tsv, row 1: supernet_top1 is '25'"):
+        read_one_shot(path)
+
+
+def test_warnings_that_differ_but_in_numbers_are_one(report):
+    found = [(f"s{at}", "warning", f"Only {at} of 9.") for at in range(4)] + [("all", "warning", "Slow.")]
+    text = report([network()], found)
+    assert text.index("Warning</strong>\n<p>Slow.") < text.index(
+        "Warning: 4 searches; 4 of this kind, with the numbers of the first"
+    )
+    assert ("Only 0 of 9." in text, "Only 1 of 9." in text) == (True, False)
 
 
 def test_a_network_stands_once_for_each_target(tmp_path):
@@ -318,11 +532,12 @@ def test_gaps_of_a_summary_are_none(tmp_path):
     "text", ["", "about\tkind\n", "about\tkind\ttext\nall\twarning\n", 'about\tkind\ttext\nall\twarning\t"open\n', "\0", None]
 )
 def test_malformed_findings_end_in_a_sentence(tmp_path, text):
-    path = tmp_path / "findings.tsv"
+    paths = write_evaluation(tmp_path)
+    paths["findings"].unlink()
     if text is not None:
-        path.write_text(text)
+        paths["findings"].write_text(text)
     with pytest.raises(InputError, match=r"findings\.tsv"):
-        read_findings(path)
+        read_evaluation(**paths)
 
 
 @pytest.mark.parametrize("text", ["", "<svg", "<html/>", '<svg xmlns="http://www.w3.org/2000/svg"/>', None])

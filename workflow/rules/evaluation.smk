@@ -224,7 +224,10 @@ rule plot_search:
 rule make_report:
     input:
         summary=rules.evaluate.output.summary,
+        comparisons=rules.evaluate.output.comparisons,
+        ranking=rules.evaluate.output.ranking,
         findings=rules.evaluate.output.findings,
+        supernets=rules.evaluate.input.supernets,
         plots=[
             f"{RESULTS}/plots/{search}.{what}.svg" for search in CONFIG["searches"] for what in rules.plot_search.output.keys()
         ],
@@ -244,9 +247,11 @@ rule make_report:
         **program("make_report.py"),
         template=file_hash(SCRIPTS / "fbnet/report/page.html.j2"),
         space=json_of(SPACE.definition),
+        classes=CLASSES,
         settings=json_of(CONFIG),
         parts=report_options,
     shell:
-        "{params.run} --summary {input.summary:q} --findings {input.findings:q} --space {params.space:q}"
+        "{params.run} --summary {input.summary:q} --comparisons {input.comparisons:q} --ranking {input.ranking:q}"
+        " --findings {input.findings:q} --space {params.space:q} --classes {params.classes}"
         " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"
         " --log {log:q}"

@@ -8,10 +8,11 @@ from fbnet.errors import InputError
 from fbnet.latency import read_header
 from fbnet.mappings import read_mapping
 from fbnet.provenance import file_hash, versions
+from fbnet.report.evaluation import read_evaluation, read_one_shot
 from fbnet.report.evaluation_plots import accuracy_latency, side_by_side
-from fbnet.report.networks import read_findings, read_summary
 from fbnet.report.page import Search, Target, page
 from fbnet.report.picture import read_picture
+from fbnet.report.ranking_plot import ranking_plot
 from fbnet.runtime import log, replacing, run
 from fbnet.space import read_space
 
@@ -20,23 +21,23 @@ NOT_MEASURED = "-"
 
 def main(arguments: argparse.Namespace) -> None:
     space = read_space(arguments.space)
-    networks, findings = read_summary(arguments.summary), read_findings(arguments.findings)
+    tables = [arguments.summary, arguments.comparisons, arguments.ranking, arguments.findings]
+    evaluation = read_evaluation(*tables)
     settings = read_mapping(arguments.settings, "configuration")
     targets = [_target(*given) for given in arguments.target]
-    searches = [Search(name, *map(read_picture, paths)) for name, *paths in arguments.search or []]
+    searches = [Search(name, *map(read_picture, pictures)) for name, *pictures, _ in arguments.search or []]
+    one_shot = {name: read_one_shot(path) for name, *_, path in arguments.search or []}
     try:
-        architectures = side_by_side(networks, space)
+        architectures = side_by_side(evaluation.networks, space)
+        ranking = ranking_plot(evaluation, one_shot, arguments.classes)
     except InputError as error:
         raise InputError(f"{arguments.summary}: {error}") from None
     with replacing(arguments.scatter, arguments.out) as (scatter, out):
-        accuracy_latency(networks, f"Accuracy and latency of networks of {space.name}", scatter)
-        evaluation = {path.name: file_hash(path) for path in (arguments.summary, arguments.findings)}
-        text = page(
-            *(space, networks, findings, targets, searches, read_picture(scatter), architectures),
-            *(settings, versions(), evaluation),
-        )
-        out.write_text(text)
-    log.info("Report of %d searches and %d networks: %s", len(searches), len(networks), arguments.out)
+        accuracy_latency(evaluation.networks, f"Accuracy and latency of networks of {space.name}", scatter)
+        pictures = (read_picture(scatter), ranking, architectures)
+        hashes = {path.name: file_hash(path) for path in tables}
+        out.write_text(page(space, evaluation, targets, searches, *pictures, settings, versions(), hashes))
+    log.info("Report of %d searches and %d networks: %s", len(searches), len(evaluation.networks), arguments.out)
 
 
 def _target(name: str, table: str, heat_map: str, validation: str, scatter: str) -> Target:
@@ -49,8 +50,11 @@ def _target(name: str, table: str, heat_map: str, validation: str, scatter: str)
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", type=Path, required=True, help="TSV with a row for each network that was trained")
+    parser.add_argument("--comparisons", type=Path, required=True, help="TSV with a row for each budget and baseline")
+    parser.add_argument("--ranking", type=Path, required=True, help="TSV of how random architectures are ordered")
     parser.add_argument("--findings", type=Path, required=True, help="TSV of claims and warnings")
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
+    parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     parser.add_argument("--settings", required=True, help="the resolved configuration, as JSON or the name of a YAML file")
     parser.add_argument(
         "--target",
@@ -62,10 +66,10 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--search",
-        nargs=4,
+        nargs=5,
         action="append",
-        metavar=("NAME", "THETA", "HISTORY", "ARCHITECTURE"),
-        help="a search and its pictures; may be repeated",
+        metavar=("NAME", "THETA", "HISTORY", "ARCHITECTURE", "ONE_SHOT"),
+        help="a search, its pictures, and the TSV of one-shot accuracies in its supernet; may be repeated",
     )
     parser.add_argument("--scatter", type=Path, required=True, help="the picture of accuracy against latency to write (.svg)")
     parser.add_argument("--out", type=Path, required=True, help="the page to write (.html)")

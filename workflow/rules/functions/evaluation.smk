@@ -98,9 +98,9 @@ def files_of_target(target):
 
 def report_options(wildcards, input):
     """What the report shows of targets and searches, as options of its script."""
-    files, plots, options = iter(input.latency), iter(input.plots), []
+    files, plots, supernets, options = iter(input.latency), iter(input.plots), iter(input.supernets), []
     for target in USED:
         options += ["--target", target, *(path if path == "-" else next(files) for path in files_of_target(target))]
     for search in CONFIG["searches"]:
-        options += ["--search", search, *itertools.islice(plots, 3)]
+        options += ["--search", search, *itertools.islice(plots, 3), next(supernets)]
     return options

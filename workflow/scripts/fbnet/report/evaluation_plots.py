@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from fbnet.evaluation.significance import Uncertainty, welch
 from fbnet.evaluation.words import counted
 from fbnet.report.diagram import stage_diagram
-from fbnet.report.networks import KINDS, Network, accuracy, front, latency, numbers
+from fbnet.report.networks import Network, accuracy, front, latency, numbers, trained
 from fbnet.report.picture import Picture, read_picture
 from fbnet.report.style import plt, put_title, save
 from fbnet.report.words import NBSP, milliseconds
@@ -22,9 +22,9 @@ from fbnet.space import SearchSpace
 
 
 def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> None:
-    """Test accuracy against latency, a panel a target: Pareto front, budgets, derived, random and published networks."""
+    """Test accuracy against latency, a panel a target: Pareto front, budgets, derived networks and their baselines."""
     targets = list(dict.fromkeys(network.target for network in networks))
-    figure, panels = plt.subplots(len(targets), squeeze=False, figsize=(6.2, 0.5 + 3.9 * len(targets)), layout="constrained")
+    figure, panels = plt.subplots(len(targets), squeeze=False, figsize=(4.9, 0.9 + 3.5 * len(targets)), layout="constrained")
     labels = {network.network: network.network for network in networks} | numbers(networks)
     shown = [
         (axes, [one for one in networks if one.target == target]) for axes, target in zip(panels[:, 0], targets, strict=True)
@@ -36,7 +36,7 @@ def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> Non
         artists, words = axes.get_legend_handles_labels()
         handles |= dict(zip(words, artists, strict=True))
     handles = dict(sorted(handles.items(), key=lambda item: isinstance(item[1], Line2D)))  # points before lines
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     key = ", ".join(f"{number}{NBSP}{name}" for name, number in numbers(networks).items())
     put_title(figure, f"{title}; {key}" if key else title)
     figure.canvas.draw()  # for the places of the points in pixels
@@ -45,34 +45,42 @@ def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> Non
     save(figure, path, _scatter_caption(networks, targets))
 
 
-_KINDS = {
+_LOOKS = {  # by rule, or else by kind
     "found": {"marker": "o", "ms": 6.5, "color": "#0b3c6f", "zorder": 5},
+    "macs": {"marker": "P", "ms": 6.5, "color": "#9c2f5e", "zorder": 4},
+    "log_macs": {"marker": "X", "ms": 6.5, "color": "#2f7d4f", "zorder": 4},
+    "random_search": {"marker": "*", "ms": 11, "color": "0.15", "zorder": 4},
     "random": {"marker": "^", "ms": 5.5, "color": "0.58", "zorder": 3},
+    "ranked": {"marker": "^", "ms": 4, "color": "0.78", "zorder": 2.5},
     "published": {"marker": "s", "ms": 5.5, "color": "#c8702a", "zorder": 4},
 }
 
 
+def _look(network: Network) -> tuple[str, bool]:
+    """What decides how a network is drawn: its rule or kind, and whether it was measured."""
+    return network.rule if network.kind == "rule" else network.kind, network.measured_us is not None
+
+
 def _words(networks: Sequence[Network]) -> dict[tuple[str, bool], str]:
-    """What the legend says of networks of a kind, measured or not."""
-    counts = Counter((network.kind, network.measured_us is not None) for network in networks)
-    return {
-        (kind, measured): f"{KINDS[kind]}{'' if measured else ', predicted latency'} (n = {count})"
-        for (kind, measured), count in counts.items()
-    }
+    """What the legend says of networks that are drawn alike."""
+    counts = Counter(map(_look, networks))
+    what = {_look(network): network.what for network in networks}
+    return {look: f"{what[look]}{'' if look[1] else ', predicted latency'} (n = {count})" for look, count in counts.items()}
 
 
 def _panel(axes, networks: Sequence[Network], words: Mapping[tuple[str, bool], str], where: str) -> None:
-    for kind, style in _KINDS.items():
+    for kind, style in _LOOKS.items():
         for measured in (True, False):
-            own = [network for network in networks if network.kind == kind and (network.measured_us is not None) == measured]
+            own = [network for network in networks if _look(network) == (kind, measured)]
             if not own:
                 continue
+            filled = measured and kind != "random_search"
             sd = [100 * (network.top1_sd or 0) for network in own]
             axes.errorbar(
                 *([network.latency_us / 1000 for network in own], [100 * network.top1 for network in own]),
                 **{"yerr": sd if any(sd) else None, "fmt": "", "ls": "", "elinewidth": 0.9, "capsize": 2},
-                **style | {"mec": "white" if measured else style["color"], "mew": 0.5 if measured else 1.2},
-                **{} if measured else {"mfc": "white"},
+                **style | {"mec": "white" if filled else style["color"], "mew": 0.5 if filled else 1.2},
+                **{} if filled else {"mfc": "white"},
                 label=words[kind, measured],
             )
     sets: dict[str, list[Network]] = {}
@@ -110,7 +118,7 @@ def _how_measured(networks: Sequence[Network]) -> str:
     measured = sum(network.measured_us is not None for network in networks)
     if measured == len(networks):
         return "measured and rescaled"
-    return "measured and rescaled, or predicted where hollow" if measured else "predicted"
+    return "measured and rescaled, or predicted where the legend says so" if measured else "predicted"
 
 
 def _label(axes, networks: Sequence[Network], names: Mapping[str, str]) -> None:
@@ -172,7 +180,8 @@ def _overlap(one, other) -> float:
 
 
 def _scatter_caption(networks: Sequence[Network], targets: Sequence[str]) -> str:
-    fewest, most = (pick(network.trainings for network in networks) for pick in (min, max))
+    real = trained(networks)
+    fewest, most = (pick(network.trainings for network in real) for pick in (min, max))
     if most > 1:
         runs = counted(most, "training run") if fewest == most else f"{fewest} to {most} training runs"
         spread = f"means of {runs}, error bars ± one standard deviation"
@@ -182,7 +191,9 @@ def _scatter_caption(networks: Sequence[Network], targets: Sequence[str]) -> str
     if len(targets) > 1:
         fronts = [f"On {target}: {text}" for target, text in zip(targets, fronts, strict=True)]
     how = f"Latencies are {_how_measured(networks)}."
-    return " ".join([f"Test accuracies of {counted(len(networks), 'network')}, {spread}.", how, *fronts])
+    if len(real) < len(networks):
+        how += " A star is what a random search can expect to find, ± the standard deviation between such searches."
+    return " ".join([f"Test accuracies of {counted(len(real), 'network')}, {spread}.", how, *fronts])
 
 
 def _front_sentence(networks: Sequence[Network]) -> str:
@@ -191,7 +202,7 @@ def _front_sentence(networks: Sequence[Network]) -> str:
         f"{network.network} ({milliseconds(network.latency_us)}, {accuracy(network)})" for network in (best[0], best[-1])
     )
     if len(best) == 1:
-        return f"{first} is the fastest and the most accurate." if len(networks) > 1 else f"There is only {first}."
+        return f"{first} is the fastest and the most accurate." if len(trained(networks)) > 1 else f"There is only {first}."
     found = sum(network.kind == "found" for network in best)
     are = "is" if found == 1 else "are"
     text = f"The Pareto front runs from {first} to {last}; {found} of its {len(best)} networks {are} derived"

@@ -1,24 +1,30 @@
-"""What the evaluation says: its networks and findings, as their tables have them."""
+"""The networks of an evaluation, as its summary has them, and how pages and pictures speak of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from fbnet.errors import InputError
+from fbnet.evaluation.evidence import AGAINST
 from fbnet.report.tables import count, if_any, number, one_of, positive, read_tsv, share, whole, word
 from fbnet.report.words import NBSP, milliseconds
 
-KINDS = {"found": "derived", "random": "random", "published": "published"}  # as a summary has them, and as readers do
+KINDS = {  # as a summary has them, and as readers do
+    **{"found": "derived", "rule": "rule", "random_search": "random search"},
+    **{"random": "random", "ranked": "random, over all budgets", "published": "published"},
+}
 NAMES = 6  # derived architectures, up to which pictures name them; above, they have numbers
+LONG = 26  # letters, above which a name does not fit beside a point
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network that was trained and measured: a row of the summary. None is what was not measured or does not apply.
+    """A network that was trained and measured, or a random search: a row of the summary. None: not measured, or does not apply.
 
     Accuracies lie in [0, 1]; `top1` is the mean of `trainings` training runs on the test set, `top1_sd` their standard
     deviation. Comparisons use `latency_us`: measured and rescaled, which is `measured_us` over `level`, the scale factor of that
-    measurement; or `predicted_us` where nothing was measured.
+    measurement; or `predicted_us` where nothing was measured. All networks of one target and budget share their `baseline`. A
+    random search is no network but an expectation, of the best by validation of `drawn` networks from a `pool`.
     """
 
     network: str
@@ -26,6 +32,7 @@ class Network:
     search: str
     baseline: str
     seed: int | None
+    rule: str | None
     target: str
     budget_us: float | None
     ops: str
@@ -42,15 +49,18 @@ class Network:
     validation_top1: float | None
     search_s: float | None
     training_s: float | None
+    drawn: int | None
+    pool: int | None
 
+    @property
+    def what(self) -> str:
+        """Its kind in words."""
+        return f"rule: {AGAINST[self.rule]}" if self.kind == "rule" else KINDS[self.kind]
 
-@dataclass(frozen=True)
-class Finding:
-    """A finished sentence, a `comparison` or a `warning`, about a search or about all."""
-
-    about: str
-    kind: str
-    text: str
+    @property
+    def best_of(self) -> str:
+        """Of a random search: how many it draws; where the pool has fewer, also how many its cost allows."""
+        return f"best of {self.drawn}" if self.drawn <= self.pool else f"best of {self.pool}, its cost allows {self.drawn}"
 
 
 _SUMMARY = {
@@ -58,6 +68,7 @@ _SUMMARY = {
     **dict.fromkeys(["search", "baseline"], str),
     "kind": one_of(*KINDS),
     "seed": if_any(whole),
+    "rule": if_any(one_of(*AGAINST)),
     **dict.fromkeys(["predicted_us", "latency_us"], positive),
     **dict.fromkeys(["budget_us", "measured_us", "level"], if_any(positive)),
     **dict.fromkeys(["macs", "params"], whole),
@@ -65,6 +76,7 @@ _SUMMARY = {
     "top1": share,
     **dict.fromkeys(["supernet_top1", "top1_sd", "validation_top1"], if_any(share)),
     **dict.fromkeys(["search_s", "training_s"], if_any(number)),
+    **dict.fromkeys(["drawn", "pool"], if_any(count)),
 }
 
 
@@ -74,22 +86,25 @@ def read_summary(path: Path) -> list[Network]:
     if not rows:
         raise InputError(f"{path} has no networks: there is nothing to report")
     seen = set()
-    for row in rows:
+    for at, row in enumerate(rows, 1):
+        for column in {"rule": ["rule"], "random_search": ["drawn", "pool"]}.get(row["kind"], []):
+            if row[column] is None:
+                raise InputError(f"{path}, row {at}: {column} is empty, but kind {row['kind']} needs it")
         if (key := (row["network"], row["target"])) in seen:
             raise InputError(f"{path} has network {row['network']} on target {row['target']} twice; keep one row")
         seen.add(key)
     return [Network(**row) for row in rows]
 
 
-def read_findings(path: Path) -> list[Finding]:
-    """Claims and warnings. Raises InputError that names the file."""
-    return [Finding(**row) for row in read_tsv(path, {"about": word, "kind": one_of("comparison", "warning"), "text": word})]
+def trained(networks: Sequence[Network]) -> list[Network]:
+    """Those that there are: a random search is but an expectation."""
+    return [network for network in networks if network.kind != "random_search"]
 
 
 def front(networks: Sequence[Network]) -> list[Network]:
-    """The Pareto front, from fast to accurate: networks that no other equals in both and beats in one."""
+    """The Pareto front, from fast to accurate: trained networks that no other equals in both and beats in one."""
     found: list[Network] = []
-    for network in sorted(networks, key=lambda network: (network.latency_us, -network.top1)):
+    for network in sorted(trained(networks), key=lambda network: (network.latency_us, -network.top1)):
         if not found or network.top1 > found[-1].top1 or _same(network, found[-1]):
             found.append(network)
     return found
@@ -111,6 +126,7 @@ def accuracy(network: Network) -> str:
 
 
 def numbers(networks: Sequence[Network]) -> dict[str, int]:
-    """The numbers that pictures and tables give the derived architectures, from fast to slow; none if few enough to be named."""
+    """The numbers by which pictures call the derived architectures, from fast to slow; none if names are few and short."""
     found = sorted((network for network in networks if network.kind == "found"), key=lambda network: network.latency_us)
-    return {network.network: number for number, network in enumerate(found, 1)} if len(found) > NAMES else {}
+    names = [network.network for network in found]
+    return {name: at for at, name in enumerate(names, 1)} if len(names) > NAMES or max(map(len, names), default=0) > LONG else {}

@@ -1,5 +1,6 @@
 """The one page that shows networks, findings, targets and searches."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ import yaml
 from fbnet.errors import InputError
 from fbnet.evaluation.words import counted, rounded
 from fbnet.latency import device_of
-from fbnet.report.networks import KINDS, Finding, Network, accuracy, front, latency, numbers
+from fbnet.report.evaluation import BY, Evaluation, Finding, Order
+from fbnet.report.headline import VERDICTS, headline
+from fbnet.report.networks import Network, accuracy, front, latency, numbers, trained
 from fbnet.report.picture import Picture
 from fbnet.report.words import duration, milliseconds, percent
 from fbnet.space import SearchSpace, compact
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
-HEADLINES = 4  # comparisons that stand at the top; all of them stand beside the picture
+FEW = 3  # searches, up to which a warning names them
+CLAIMS = 10  # sentences that are shown; more are folded
 
 
 @dataclass(frozen=True)
@@ -49,44 +53,46 @@ class Search:
 
 def page(
     space: SearchSpace,
-    networks: Sequence[Network],
-    findings: Sequence[Finding],
+    evaluation: Evaluation,
     targets: Sequence[Target],
     searches: Sequence[Search],
     scatter: Picture,
+    ranking: Picture | None,
     architectures: Picture | None,
     settings: Mapping,
     versions: Mapping[str, str],
     hashes: Mapping[str, str],
 ) -> str:
-    """The page as HTML that loads nothing from anywhere: `scatter` shows accuracy against latency, `architectures` those derived.
+    """The page as HTML that loads nothing from anywhere.
 
-    `hashes` are those of the evaluation's files.
+    `scatter` shows accuracy against latency, `ranking` the order inside the supernets, `architectures` those derived; `hashes`
+    are those of the evaluation's files.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "rounded": rounded,
         "ms": milliseconds,
         "percent": percent,
+        "points": _points,
         "duration": duration,
         "sentence": _sentence,
     }
-    environment.globals |= {"accuracy": accuracy, "latency": latency, "counted": counted, "kinds": KINDS}
+    environment.globals |= {"accuracy": accuracy, "latency": latency, "counted": counted, "verdicts": VERDICTS}
     template = environment.from_string(TEMPLATE.read_text())
+    networks, findings = evaluation.networks, evaluation.findings
     names = [target.name for target in targets]
     ordered = sorted(networks, key=lambda network: (_place(network.target, names), network.latency_us))
     groups = {name: [network for network in ordered if network.target == name] for name in dict.fromkeys(_targets(ordered))}
-    comparisons = [finding for finding in findings if finding.kind == "comparison"]
-    headlines = [finding for finding in comparisons if finding.about == "all"]
+    claims = [finding.text for finding in findings if (finding.about, finding.kind) == ("all", "comparison")]
     return template.render(
         space=space,
         groups=[_group(name, group, space) for name, group in groups.items()],
         networks=ordered,
         numbers=numbers(networks),
-        comparisons=comparisons,
+        headline=headline(evaluation),
         warnings=_warnings(findings),
-        headlines=headlines[:HEADLINES],
-        more_claims=len(headlines[HEADLINES:]),
+        claims=[claims[:CLAIMS], claims[CLAIMS:]],
+        orders=_orders(evaluation.orders),
         targets=targets,
         searches=[
             {
@@ -97,6 +103,7 @@ def page(
             for search in searches
         ],
         scatter=scatter,
+        ranking=ranking,
         architectures=architectures,
         settings=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100),
         versions=versions,
@@ -110,6 +117,11 @@ def _sentence(text: str) -> str:
     return f"{text}." if text and not text.endswith(".") else text
 
 
+def _points(value: float, sign: str = "") -> str:
+    """An accuracy or a difference, given in [0, 1], in percentage points."""
+    return f"{100 * value:{sign}.1f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _targets(networks: Sequence[Network]) -> list[str]:
     return [network.target for network in networks]
 
@@ -121,16 +133,18 @@ def _place(name: str, names: Sequence[str]) -> int:
 def _group(target: str, networks: Sequence[Network], space: SearchSpace) -> dict:
     """What the table says of one target: its networks, the sets of random ones each as a whole, and who is on the front."""
     best = front(networks)
-    random: dict[str, list[Network]] = {}
-    for network in networks:
+    rows = [network for network in networks if network.kind not in ("random", "ranked")]
+    random = [network for network in networks if network.kind in ("random", "ranked")]
+    sets: dict[str, list[Network]] = {}
+    for network in random:
         if network.kind == "random":
-            random.setdefault(network.baseline, []).append(network)
+            sets.setdefault(network.baseline, []).append(network)
     return {
         "target": target,
         "front": {network.network for network in best},
-        "rows": [network for network in networks if network.kind != "random"],
-        "random": [network for network in networks if network.kind == "random"],
-        "sets": [_random_set(networks) for networks in random.values()],
+        "rows": rows,
+        "random": random,
+        "sets": [_random_set(networks) for networks in sets.values()],
         "strings": {network.network: _string(network.ops, space) for network in networks},
     }
 
@@ -139,7 +153,7 @@ def _random_set(networks: Sequence[Network]) -> dict:
     top1 = [network.top1 for network in networks]
     return {
         "count": len(networks),
-        "name": networks[0].baseline,
+        "name": f"random_{networks[0].baseline}",
         "budget_us": networks[0].budget_us,
         "latency_us": statistics.mean(network.latency_us for network in networks),
         "predicted_us": statistics.mean(network.predicted_us for network in networks),
@@ -158,12 +172,32 @@ def _string(ops: str, space: SearchSpace) -> str:
         return ops.replace("ir_", "")
 
 
-def _warnings(findings: Sequence[Finding]) -> dict[str, list[str]]:
-    """The warnings by what they are about, those about all first."""
-    grouped: dict[str, list[str]] = {}
-    for finding in sorted(findings, key=lambda finding: finding.about != "all"):
+def _warnings(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    """Warnings, those about all first: what each is about, and its text.
+
+    Those that differ but in their numbers are one, with the numbers of the first; each stands whole at its search.
+    """
+    alike: dict[tuple[bool, str], list[Finding]] = {}
+    for finding in findings:
         if finding.kind == "warning":
-            grouped.setdefault(finding.about, []).append(finding.text)
+            alike.setdefault((finding.about != "all", re.sub(r"[-+]?\d[\d.,]*", "0", finding.text)), []).append(finding)
+    found = []
+    for (of_search, _), group in sorted(alike.items(), key=lambda item: item[0][0]):
+        names = list(dict.fromkeys(finding.about for finding in group))
+        about = [", ".join(names) if len(names) <= FEW else f"{len(names)} searches"] if of_search else []
+        different = len({finding.text for finding in group})
+        about += [f"{different} of this kind, with the numbers of the first"] if different > 1 else []
+        found.append(("; ".join(about), group[0].text))
+    return found
+
+
+def _orders(orders: Sequence[Order]) -> dict[str, list[tuple[str, Order]]]:
+    """By target what orders its random architectures, in words and as the ranking has it: the ceiling first, chance last."""
+    places = list(BY)
+    grouped: dict[str, list[tuple[str, Order]]] = {}
+    for order in sorted(orders, key=lambda order: places.index(order.by)):
+        words = f"{BY[order.by]} of {order.search}" if order.by == "supernet" else BY[order.by]
+        grouped.setdefault(order.target, []).append((words, order))
     return grouped
 
 
@@ -173,18 +207,16 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     devices = " and ".join(f"{target.name} ({target.device})" for target in targets if target.name in used)
     layers = tuple(len(layer) for layer in space.layers)
     choices = f"{layers[0]} operators" if len(set(layers)) == 1 else f"{min(layers)} to {max(layers)} operators"
-    kinds = {kind: [network for network in networks if network.kind == kind] for kind in KINDS}
-    others = [counted(len(kinds[kind]), f"{kind} architecture") for kind in ("random", "published") if kinds[kind]]
-    compared = f", and so were {' and '.join(others)} for comparison" if others else ""
-    runs = sum(network.trainings for network in networks)
-    derived = counted(len(kinds["found"]), "derived architecture")
-    count = len({network.search for network in kinds["found"]} | {search.name for search in searches})
-    made = f"{count} differentiable, hardware-aware {'search' if count == 1 else 'searches'}"
+    found = [network for network in networks if network.kind == "found"]
+    runs = {network.network: network.trainings for network in trained(networks)}  # one network may stand for several targets
+    derived = {network.network for network in found}
+    count = len({network.search for network in found} | {search.name for search in searches})
+    others = f" and {counted(len(runs) - len(derived), 'other')} to compare with" if len(runs) > len(derived) else ""
     return (
-        f"{made} for fast networks on {devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers "
-        f"(space {space.name}, {space.resolution}×{space.resolution} images). {derived} "
-        f"{'was' if len(kinds['found']) == 1 else 'were'} trained from scratch and evaluated on the test set{compared}: "
-        f"{counted(runs, 'training run')} in all."
+        f"{count} differentiable, hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
+        f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers (space {space.name}, "
+        f"{space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
+        f"{'was' if len(runs) == 1 else 'were'} trained from scratch: {counted(sum(runs.values()), 'training run')} in all."
     )
 
 
@@ -194,6 +226,11 @@ def _table_note(networks: Sequence[Network]) -> str:
     if any(network.top1_sd is not None for network in networks):
         sentences.append(
             "± is one standard deviation: over a network's training runs, or over the networks in a mean of random ones."
+        )
+    if any(network.kind == "random_search" for network in networks):
+        sentences.append(
+            "A random search is no network but an expectation: the best by validation of so many random networks, each trained "
+            "once; ± is between such searches, the search time is what they take, the architecture the one chosen most often."
         )
     if any(network.level is not None for network in networks):
         sentences.append(

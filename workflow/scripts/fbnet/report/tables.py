@@ -11,12 +11,17 @@ from fbnet.errors import InputError
 
 def number(text: str) -> float:
     """A finite number, 0 or more."""
-    return _within(text, math.inf, "a number, 0 or more")
+    return _within(text, 0, math.inf, "a number, 0 or more")
+
+
+def signed(text: str) -> float:
+    """A finite number, also below 0."""
+    return _within(text, -math.inf, math.inf, "a number")
 
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    value = _within(text, math.inf, "a number above 0")
+    value = _within(text, 0, math.inf, "a number above 0")
     if value == 0:
         raise ValueError("a number above 0")
     return value
@@ -24,12 +29,17 @@ def positive(text: str) -> float:
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    return _within(text, 1, "a number from 0 to 1")
+    return _within(text, 0, 1, "a number from 0 to 1")
+
+
+def correlation(text: str) -> float:
+    """A number from -1 to 1."""
+    return _within(text, -1, 1, "a number from -1 to 1")
 
 
 def whole(text: str) -> int:
     """A whole number, 0 or more; also as tables with gaps have it: 3.0."""
-    value = _within(text, math.inf, "a whole number, 0 or more")
+    value = _within(text, 0, math.inf, "a whole number, 0 or more")
     if value != int(value):
         raise ValueError("a whole number, 0 or more")
     return int(value)
@@ -53,6 +63,11 @@ def word(text: str) -> str:
     return text
 
 
+def truth(text: str) -> bool:
+    """True or False."""
+    return one_of("True", "False")(text) == "True"
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """A reader of one of these words."""
 
@@ -69,12 +84,17 @@ def if_any(read: Callable) -> Callable:
     return lambda text: read(text) if text.strip() else None
 
 
-def _within(text: str, most: float, what: str) -> float:
+def if_finite(read: Callable) -> Callable:
+    """A reader of what may not be known: None for inf."""
+    return lambda text: None if text.strip() == "inf" else read(text)
+
+
+def _within(text: str, least: float, most: float, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= most or math.isinf(value):
+    if not least <= value <= most or math.isinf(value):
         raise ValueError(what)
     return value
 
