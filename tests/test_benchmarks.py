@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import gpu
 import gpu_steps
 import launches
+import search_quality
 from figures import PARTS, Figures
 
 
@@ -248,3 +249,70 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert "epoch 1 of the search" not in (tmp_path / "page.md").read_text()
     with pytest.raises(InputError, match="snakemake ended with code 3"):
         gpu.search(figures_in(tmp_path), [sys.executable, "-c", "exit(3)"], results, minutes=1)
+
+
+METHODS = {
+    "dataset": {"name": "digits"},
+    "space": "tiny",
+    "search": {"batch_size": 64, "warmup_epochs": 1, "gpu": 0},
+    "searches": {"soft": None, "single_path": {"sampling": "single_path", "seed": [0, 1]}},
+    "threads": 1,
+}
+
+
+def test_methods_get_the_epochs_that_take_the_same_time(tmp_path, monkeypatch):
+    seconds, timed = {"soft": 20.0, "single_path": 6.0}, []
+
+    def timing(settings, space, images, threads):
+        timed.append(settings["sampling"])
+        assert (space.name, images, threads) == ("tiny", 1437, 1)
+        return seconds[settings["sampling"]]
+
+    monkeypatch.setattr(search_quality, "seconds_an_epoch", timing)
+    chosen = tmp_path / "epochs.yaml"
+    found = search_quality.at_equal_time(METHODS, 1.0, chosen)
+    assert found["searches"] == {"soft": {"epochs": 3}, "single_path": METHODS["searches"]["single_path"] | {"epochs": 10}}
+    seconds |= {"soft": 99.0, "single_path": 99.0}
+    more = METHODS | {"searches": METHODS["searches"] | {"other": {"weights": {"lr": 0.5}, "warmup_epochs": 0}}}
+    again = search_quality.at_equal_time(more, 1.0, chosen)["searches"]
+    assert (again["soft"]["epochs"], again["single_path"]["epochs"], again["other"]["epochs"]) == (3, 10, 1)
+    assert timed == ["soft", "single_path", "soft"]  # what was chosen before stays: another method costs only itself
+    with pytest.raises(InputError, match="2 minutes are 1 epochs, but warmup_epochs is 1"):
+        search_quality.at_equal_time(METHODS, 2.0, chosen)
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match="--minutes is for datasets of known size"):
+        search_quality.at_equal_time(METHODS | {"dataset": {"name": "image_folder", "folder": str(tmp_path)}}, 2.0, chosen)
+
+
+def test_an_epoch_is_timed(tiny):
+    settings = search_quality.resolve(METHODS, search_quality.SCHEMA)[0]["searches"]["single_path_seed_0"]
+    settings = {key: value for key, value in settings.items() if key not in search_quality.NOT_TRAINED}
+    assert 0 < search_quality.seconds_an_epoch(settings, tiny, 1437, 1) < 60
+
+
+def test_what_was_found_is_told_by_method(tmp_path):
+    def write(name, *rows):
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}.tsv", sep="\t", index=False)
+
+    network = {"method": "soft", "supernet_top1": 0.2, "search_s": 90.0}
+    write("summary", network | {"search": "soft_seed_0"}, network | {"search": "soft_seed_1"}, {"search": None, "method": None})
+    shared = {"networks": 24, "tau_by_chance": 0.286}
+    write(
+        "ranking",
+        shared | {"by": "supernet", "search": "soft_seed_0", "tau": 0.25, "regret": 0.031},
+        shared | {"by": "supernet", "search": "soft_seed_1", "tau": -0.5, "regret": 0.01},
+        shared | {"by": "chance", "tau": 0.0, "regret": 0.04},
+        shared | {"by": "training", "tau": 0.75, "regret": 0.005},
+    )
+    compared = {"budget_us": 108.5, "method": "soft", "networks": "soft_seed_0 soft_seed_1", "top1": 0.61, "others": 1}
+    write(
+        "comparisons",
+        compared | {"against": "macs", "other_top1": 0.6, "difference": 0.02, "half_width": 0.015, "verdict": "better"},
+    )
+    text = search_quality.tables(tmp_path)
+    assert "| 24 networks ordered by |" in text
+    assert "| supernet, soft | 0.25, -0.50 | 3.1, 1.0 | 20.0, 20.0 % | 1.5, 1.5 min |" in text
+    assert "| chance | 0 ± 0.29 | 4.0 | | |" in text
+    assert "| training | 0.75 | 0.5 | | |" in text
+    assert "| 108 µs | soft | 61.0% (n = 2) | macs (n = 1) | 60.0% | +2.0 ± 1.5, better |" in text
