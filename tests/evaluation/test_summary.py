@@ -7,6 +7,8 @@ import pytest
 from conftest import write_table
 from fbnet.errors import InputError
 from fbnet.evaluation import print_summary
+from fbnet.evaluation.diagnosis import diagnosis
+from fbnet.space import read_space
 from recipes import OPS, SETTINGS
 
 VALIDATION = "# machine: a CPU\n# mean_error: {error}\n# networks: 16\nops\n"
@@ -17,7 +19,7 @@ SEARCH = {"target": "cpu", "latency_budget": None}
 def results(tmp_path, tiny):
     """A folder as one search and its validated table leave it, as far as the summary reads it."""
     (tmp_path / "latency").mkdir()
-    write_table(tmp_path / "latency/cpu.tsv", tiny)
+    write_table(tmp_path / "latency/cpu.tsv", tiny, latency_us=lambda cell: 10.0 * cell.c_out * cell.expansion)
     (tmp_path / "latency/cpu.validation.tsv").write_text(VALIDATION.format(error=0.051))
     add_search(tmp_path, "first", tiny)
     return tmp_path
@@ -136,12 +138,55 @@ def test_many_searches_are_a_table(capsys, results, tiny):
     assert "    snakemake all_trained --cores 8" in lines
 
 
+def add_theta(results, *shares):
+    (results / "search/first").mkdir(parents=True)
+    rows = [(epoch, layer, share) for epoch in (0, 1) for layer in (1, 2, 3) for share in ([0.25] * 4 if epoch == 0 else shares)]
+    text = "".join(f"{epoch}\t{layer}\t{share}\n" for epoch, layer, share in rows)
+    (results / "search/first/theta.tsv").write_text(f"epoch\tlayer\tprobability\n{text}")
+
+
+def test_what_is_wrong_with_a_search_is_told_without_an_evaluation(capsys, results, tiny):
+    add_theta(results, 0.97, 0.01, 0.01, 0.01)  # as it was after the last epoch
+    assert "\nNo warnings\n" in printed(capsys, results)
+    add_search(results, "first", tiny, ops="skip ir_k5_e3 skip")
+    found = printed(capsys, results)
+    assert "\n1 warning\n  first: 2 of the 2 layers that can be left out are: latency counts too much." in found
+
+
+def test_what_the_findings_say_too_is_told_once(capsys, results):
+    add_theta(results, 0.26, 0.24, 0.25, 0.25)
+    alone = printed(capsys, results)
+    assert "\n1 warning\n  first: The search has hardly decided" in alone
+    [text] = diagnosis(read_space("tiny"), OPS.split(), [[0.26, 0.24, 0.25, 0.25]] * 3, 0.58, 10)
+    (results / "evaluation").mkdir()
+    (results / "evaluation/findings.tsv").write_text(f"about\tkind\ttext\nfirst\twarning\t{text.replace('100%', '99%')}\n")
+    both = printed(capsys, results)
+    assert "\n1 warning\n  first: The search has hardly decided" in both
+    assert both.count("hardly decided") == 1
+    assert "numbers of the first" not in both
+
+
+def test_a_table_whose_operators_hardly_differ_is_warned_of(capsys, results, tiny):
+    write_table(results / "latency/cpu.tsv", tiny, latency_us=lambda cell: 10.0 + cell.expansion)
+    found = printed(capsys, results)
+    assert "\n1 warning\n  latency table cpu: the operators of a layer hardly differ: the slowest takes 1.18 × the time" in found
+
+
 def test_a_damaged_file_is_named(capsys, results):
     for name in ("latency/cpu.validation.tsv", "measurement/first.tsv", "modeldef/first.json"):
         (results / name).parent.mkdir(exist_ok=True)
         (results / name).write_text("{}\n{}\n")
         with pytest.raises(InputError, match=f"{name} is not as it was made"):
             printed(capsys, results)
+
+
+def test_a_table_that_is_damaged_is_named(capsys, results):
+    table = results / "latency/cpu.tsv"
+    table.write_text(table.read_text().replace("80.0", "8O.0"))
+    with pytest.raises(
+        InputError, match=r"latency/cpu\.tsv, layer stem, conv_k3 .*: latency_us is '8O\.0', but must be a number"
+    ):
+        printed(capsys, results)
 
 
 def test_before_any_search_there_is_nothing_to_tell(capsys, tmp_path):

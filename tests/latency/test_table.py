@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from conftest import ROOT, SPACES, mutated, read_or_refused, write_table
 from fbnet.errors import InputError
-from fbnet.latency import Target, read_header, read_table
-from fbnet.latency.table import COLUMNS
+from fbnet.latency import Target, hardly_differ, read_header, read_table
+from fbnet.latency.table import COLUMNS, contrast
 from fbnet.latency.target import CHOICES
 from fbnet.latency.validation import COLUMNS as COLUMNS_OF_VALIDATION
 from fbnet.space import read_space
@@ -153,11 +153,79 @@ def test_a_table_of_another_space_or_class_count_is_refused(tiny, tmp_path):
         read_table(path, read_space(SPACES / "fbnet_32.yaml"), 10)
 
 
+HEADER = "layer\top\tc_in\tc_out\theight\twidth\tstride\texpansion\tlatency_us\n"
+PLACE = {
+    "1": "8\t8\t8\t8\t1",
+    "2": "8\t16\t8\t8\t2",
+    "3": "16\t16\t4\t4\t1",
+    "stem": "3\t8\t16\t16\t2",
+    "head": "16\t32\t4\t4\t1",
+}
+
+
+def layers(path, **latencies):
+    """A table with these operators and latencies in these layers."""
+    rows = [f"{layer}\t{op}\t{PLACE[layer]}\t1\t{us}\n" for layer, row in latencies.items() for op, us in row.items()]
+    path.write_text(HEADER + "".join(rows))
+    return path
+
+
+def numbered(*rows):
+    return {str(number): row for number, row in enumerate(rows, 1)}
+
+
+def test_the_contrast_of_operators_by_hand(tmp_path):
+    one, two = {"ir_k3_e1": 10.0, "ir_k5_e3": 14.0, "ir_k3_e3": 12.0}, {"ir_k3_e1": 10.0, "ir_k5_e3": 30.0}
+    path = tmp_path / "table.tsv"
+    assert contrast(layers(path, **numbered(one))) == pytest.approx(1.4)
+    assert contrast(layers(path, **numbered(one, two))) == pytest.approx((1.4 + 3) / 2)  # the median
+    assert contrast(layers(path, **numbered(one, two, one))) == pytest.approx(1.4)
+    aside = {
+        "stem": {"conv_k3": 1.0, "ir_k3_e1": 1.0, "ir_k5_e1": 9.0},
+        "head": {"conv_k1": 1.0, "ir_k3_e1": 1.0, "ir_k5_e1": 9.0},
+    }
+    skips = one | {"skip": 0.001}
+    assert contrast(layers(path, **numbered(skips), **aside)) == pytest.approx(1.4)
+    # a layer of another space, as a table for several has it, is a layer for itself
+    text = layers(path, **numbered(one)).read_text()
+    path.write_text(text + "".join(f"1\tir_k3_e1\t16\t16\t4\t4\t1\t1\t{us}\n" for us in (1000.0,)))
+    assert contrast(path) == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize("row", [{"ir_k3_e1": 10.0}, {"ir_k3_e1": 10.0, "skip": 1.0}, {"ir_k3_e1": 0.0, "ir_k5_e1": 1.0}, {}])
+def test_without_a_choice_there_is_no_contrast(tmp_path, row):
+    path = layers(tmp_path / "table.tsv", **numbered(row), stem={"conv_k3": 1.0})
+    assert contrast(path) is None
+    assert hardly_differ(path) is None
+
+
+def test_a_table_that_is_brought_without_expansions_has_a_contrast(tiny, tmp_path):
+    path = write_table(tmp_path / "a.tsv", tiny, latency_us=lambda cell: 10.0 * cell.expansion)
+    whole = contrast(path)
+    lines = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+    at = lines[0].index("expansion")
+    path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines))
+    assert contrast(path) == whole == 3.0
+
+
+def test_operators_that_hardly_differ_are_told_with_what_to_change(tmp_path):
+    for slowest, told in ((14.9, True), (15.0, False), (40.0, False)):
+        text = hardly_differ(layers(tmp_path / "table.tsv", **numbered({"ir_k3_e1": 10.0, "ir_k5_e3": slowest})))
+        assert bool(text) == told
+    text = hardly_differ(layers(tmp_path / "table.tsv", **numbered({"ir_k3_e1": 10.0, "ir_k5_e3": 12.0})))
+    assert text.startswith("the operators of a layer hardly differ: the slowest takes 1.20 × the time of the fastest")
+    assert "Measure a larger batch, another runtime (engine: onnxruntime), or a space of larger images." in text
+
+
 def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
     own = write_table(tmp_path / "own.tsv", tiny)
     taken = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "taken.tsv")
     assert taken.returncode == 0, taken.stderr
     assert (tmp_path / "taken.tsv").read_bytes() == own.read_bytes()
+    assert "The operators of a layer hardly differ: the slowest takes 1.00 × the time" in taken.stderr
+    write_table(own, tiny, latency_us=lambda cell: 10.0 * cell.expansion)
+    taken = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "taken.tsv")
+    assert "hardly differ" not in taken.stderr
 
     measured = script("profile_latency", "--space", SPACES / "tiny.yaml", "--runs", 3, "--out", tmp_path / "new.tsv")
     assert measured.returncode == 0, measured.stderr

@@ -75,16 +75,9 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
     latencies: dict[tuple, float] = {}
     for row in read_rows(path):
         key = tuple(row[column] for column in KEY)
-        name = f"the latency table {path}, layer {row['layer']}, {row['op']} ({_shape(row)})"
-        try:
-            latency_us = float(row["latency_us"])
-        except ValueError:
-            latency_us = math.nan
-        if not math.isfinite(latency_us) or latency_us < 0:
-            raise InputError(f"{name}: latency_us is {row['latency_us']!r}, but must be a number of µs, 0 or more")
         if key in latencies:
-            raise InputError(f"{name}: the entry is there twice; keep one row")
-        latencies[key] = latency_us
+            raise InputError(f"{_entry(path, row)}: the entry is there twice; keep one row")
+        latencies[key] = float(row["latency_us"])
 
     def latency(cell: Cell) -> float:
         key = tuple(str(getattr(cell, column)) for column in KEY)
@@ -104,7 +97,7 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table as text by column, `expansion` filled in. Raises InputError."""
+    """The rows of a table as text by column, `expansion` filled in, `latency_us` a number of 0 or more. Raises InputError."""
     lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
     try:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -119,6 +112,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             raise InputError(f"the latency table {path}: row {number} has not the {len(columns)} columns of the first line")
         if "expansion" not in columns:
             row["expansion"] = str(OPERATORS[row["op"]].expansion) if row["op"] in OPERATORS else ""
+        try:
+            latency_us = float(row["latency_us"])
+        except ValueError:
+            latency_us = math.nan
+        if not math.isfinite(latency_us) or latency_us < 0:
+            raise InputError(f"{_entry(path, row)}: latency_us is {row['latency_us']!r}, but must be a number of µs, 0 or more")
     return rows
 
 
@@ -127,6 +126,10 @@ def _text(path: Path) -> str:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the latency table {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
+
+
+def _entry(path: Path, row: dict[str, str]) -> str:
+    return f"the latency table {path}, layer {row['layer']}, {row['op']} ({_shape(row)})"
 
 
 def _shape(row: dict[str, str]) -> str:
