@@ -509,9 +509,7 @@ def test_one_shot_accuracies_are_checked(tmp_path):
 def test_warnings_that_differ_but_in_numbers_are_one(report):
     found = [(f"s{at}", "warning", f"Only {at} of 9.") for at in range(4)] + [("all", "warning", "Slow.")]
     text = report([network()], found)
-    assert text.index("Warning</strong>\n<p>Slow.") < text.index(
-        "Warning: 4 searches; 4 of this kind, with the numbers of the first"
-    )
+    assert text.index("Warning</strong>\n<p>Slow.") < text.index("Warning: 4 searches (numbers of the first)")
     assert ("Only 0 of 9." in text, "Only 1 of 9." in text) == (True, False)
 
 

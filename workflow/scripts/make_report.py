@@ -10,6 +10,7 @@ from fbnet.mappings import read_mapping
 from fbnet.provenance import file_hash, versions
 from fbnet.report.evaluation import read_evaluation, read_one_shot
 from fbnet.report.evaluation_plots import accuracy_latency, side_by_side
+from fbnet.report.networks import trained
 from fbnet.report.page import Search, Target, page
 from fbnet.report.picture import read_picture
 from fbnet.report.ranking_plot import ranking_plot
@@ -37,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
         pictures = (read_picture(scatter), ranking, architectures)
         hashes = {path.name: file_hash(path) for path in tables}
         out.write_text(page(space, evaluation, targets, searches, *pictures, settings, versions(), hashes))
-    log.info("Report of %d searches and %d networks: %s", len(searches), len(evaluation.networks), arguments.out)
+    log.info("Report of %d searches and %d networks: %s", len(searches), len(trained(evaluation.networks)), arguments.out)
 
 
 def _target(name: str, table: str, heat_map: str, validation: str, scatter: str) -> Target:

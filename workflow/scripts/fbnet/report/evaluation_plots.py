@@ -80,7 +80,7 @@ def _panel(axes, networks: Sequence[Network], words: Mapping[tuple[str, bool], s
                 *([network.latency_us / 1000 for network in own], [100 * network.top1 for network in own]),
                 **{"yerr": sd if any(sd) else None, "fmt": "", "ls": "", "elinewidth": 0.9, "capsize": 2},
                 **style | {"mec": "white" if filled else style["color"], "mew": 0.5 if filled else 1.2},
-                **{} if filled else {"mfc": "white"},
+                **{} if filled else {"mfc": "white" if kind != "random_search" else "none"},  # what it chooses lies beneath
                 label=words[kind, measured],
             )
     sets: dict[str, list[Network]] = {}

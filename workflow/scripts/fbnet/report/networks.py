@@ -14,7 +14,7 @@ KINDS = {  # as a summary has them, and as readers do
     **{"random": "random", "ranked": "random, over all budgets", "published": "published"},
 }
 NAMES = 6  # derived architectures, up to which pictures name them; above, they have numbers
-LONG = 26  # letters, above which a name does not fit beside a point
+LONG = 16  # letters, above which a name does not fit beside a point
 
 
 @dataclass(frozen=True)

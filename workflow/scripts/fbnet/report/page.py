@@ -184,10 +184,10 @@ def _warnings(findings: Sequence[Finding]) -> list[tuple[str, str]]:
     found = []
     for (of_search, _), group in sorted(alike.items(), key=lambda item: item[0][0]):
         names = list(dict.fromkeys(finding.about for finding in group))
-        about = [", ".join(names) if len(names) <= FEW else f"{len(names)} searches"] if of_search else []
-        different = len({finding.text for finding in group})
-        about += [f"{different} of this kind, with the numbers of the first"] if different > 1 else []
-        found.append(("; ".join(about), group[0].text))
+        about = ", ".join(names) if len(names) <= FEW else f"{len(names)} searches"
+        if len({finding.text for finding in group}) > 1:
+            about = f"{about if of_search else f'{len(group)} alike'} (numbers of the first)"
+        found.append(("" if about == "all" else about, group[0].text))
     return found
 
 
