@@ -37,8 +37,8 @@ TINY = {
     },
     "searches": {"first": {}},
     "sample": {"method": "softmax", "count": 4},
-    "train": {"epochs": 3, "warmup_epochs": 2, "batch_size": 64, "validation_share": 0.2, "lr": 0.05},
-    "evaluation": {"trainings": 2, "random": 2, "runs": 3},
+    "train": {"epochs": 3, "warmup_epochs": 2, "batch_size": 64, "validation_share": 0.2, "lr": 0.05, "gpu": 0},
+    "evaluation": {"trainings": 2, "random": 2, "rules": ["macs"], "ranked": 5, "runs": 3},
     "threads": 1,
     "validation": {"networks": 4, "runs": 3},
 }
@@ -219,12 +219,21 @@ class Workflow:
             options |= {"cwd": self.folder, "stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True}
             return subprocess.Popen(self.command(*arguments), **options)
 
-    def planned(self, *arguments) -> set[str]:
-        """The rules that a dry run would run, `all` aside."""
+    def jobs(self, *arguments) -> list[tuple[str, dict[str, str]]]:
+        """What a dry run would run, `all` aside: the rule and the wildcards of each job."""
         dry = self("--dry-run", *arguments)
         assert dry.returncode == 0, dry.stdout
-        lines = (line.strip() for line in dry.stdout.splitlines())  # those of a group are indented
-        return {line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))} - {"all"}
+        jobs: list[tuple[str, dict[str, str]]] = []
+        for line in map(str.strip, dry.stdout.splitlines()):  # those of a group are indented
+            if line.startswith(("rule ", "localrule ")):
+                jobs.append((line.split()[1].rstrip(":"), {}))
+            elif line.startswith("wildcards: "):
+                jobs[-1][1].update(pair.split("=") for pair in line.removeprefix("wildcards: ").split(", "))
+        return [job for job in jobs if job[0] != "all"]
+
+    def planned(self, *arguments) -> set[str]:
+        """The rules that a dry run would run, `all` aside."""
+        return {rule for rule, _ in self.jobs(*arguments)}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -98,19 +99,25 @@ USERS = {
     "report/search_plots": {"plot_search"},
     "report/evaluation_plots": {"make_report"},
     "report/diagram": {"plot_search", "make_report"},
-    "evaluation/evidence": {"evaluate"},
+    "evaluation/evidence": {"evaluate", "make_report"},
     "evaluation/significance": {"evaluate", "make_report"},
     "evaluation/words": {"evaluate", "plot_latency", "validate_latency", "plot_search", "make_report"},
     "evaluation/results": {"evaluate"},
+    "evaluation/random_search": {"evaluate"},
+    "evaluation/ranking": {"evaluate"},
+    "evaluation/findings": {"evaluate"},
     "evaluation/diagnosis": {"evaluate"},
+    "evaluation/derived": {"evaluate"},
     "report/page": {"make_report"},
+    "report/evaluation": {"make_report"},
+    "report/headline": {"make_report"},
+    "report/ranking_plot": {"make_report"},
     "report/words": {"plot_latency", "validate_latency", "plot_search", "make_report"},
     "architecture/card": {"export_model"},
     "evaluation/weights": {"export_model"},
     "data/cifar10": {"download_cifar"},
     "config": set(),
     "evaluation/plan": set(),
-    "evaluation/derived": set(),
     "evaluation/summary": set(),
 }
 
@@ -183,14 +190,18 @@ POINT = {
     "plot_search",
 }
 REPORT = {"evaluate", "make_report"}
-BASELINES = {"sample_baseline", "train_architecture", "measure_architecture", "evaluate_supernet"}
+RULE = {"sample_baseline", "train_architecture", "measure_architecture"}
+RANKED = RULE | {"evaluate_supernet"}
 
 
 def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evaluated):
     workflow, results = copy_of_evaluated, copy_of_evaluated.folder / "results"
     summary = pd.read_csv(results / "evaluation/summary.tsv", sep="\t")
-    assert summary.network.tolist() == ["first", "random_cpu_2s_1", "random_cpu_2s_2"]
-    for row in summary.to_dict("records"):
+    random, ranked = ["random_cpu_2s_1", "random_cpu_2s_2"], ["ranked_cpu_1", "ranked_cpu_2", "ranked_cpu_3"]
+    assert summary.network.tolist() == ["first", "rule_macs_cpu_2s", *random, *ranked, "random_search_first_cpu_2s"]
+    runs = pd.read_csv(results / "evaluation/runs.tsv", sep="\t").set_index(["network", "seed"])
+    assert len(runs) == 2 * 7
+    for row in summary.to_dict("records")[:-1]:
         histories = [pd.read_csv(results / f"training/{row['network']}/seed_{seed}/history.tsv", sep="\t") for seed in (0, 1)]
         tests, validations = ([float(h[h.phase == phase].top1.iloc[-1]) for h in histories] for phase in ("test", "validation"))
         assert row["top1"] == pytest.approx(sum(tests) / 2, rel=1e-4)
@@ -198,11 +209,30 @@ def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evalua
         assert row["validation_top1"] == pytest.approx(sum(validations) / 2, rel=1e-4)
         assert row["training_s"] == pytest.approx(sum(h.seconds.sum() for h in histories) / 2, rel=1e-4)
         assert row["latency_us"] == pytest.approx(row["measured_us"] / row["level"], rel=1e-4)
-        assert row["budget_us"] == 2e6
-    first = summary.iloc[0]
+        assert math.isnan(row["budget_us"]) if row["kind"] == "ranked" else row["budget_us"] == 2e6
+        assert runs.top1[row["network"]].tolist() == pytest.approx(tests, rel=1e-4)
+    first, rule, search = summary.iloc[0], summary.iloc[1], summary.iloc[-1]
+    assert rule.macs == summary.macs.max()  # no network takes two seconds
+    pool = summary[summary.network.isin(random)]
+    assert (search.kind, search.pool) == ("random_search", 2)
+    assert search.drawn == max(1, int((first.search_s + first.training_s) / pool.training_s.mean()))
+    if search.drawn == 1:  # the mean, with the standard error of a mean
+        expected = pool.top1.mean()
+    else:  # the better by validation of the two, in each training run
+        expected = runs.loc[random].groupby("seed").apply(lambda run: run.top1[run.validation_top1[::-1].idxmax()]).mean()
+    assert search.top1 == pytest.approx(expected, rel=1e-4)
     samples = pd.read_csv(results / "architectures/first.tsv", sep="\t")
     assert (first.ops, first.predicted_us) == (samples.ops[0], pytest.approx(samples.latency_us[0], rel=1e-5))
     assert first.search_s == pytest.approx(pd.read_csv(results / "search/first/history.tsv", sep="\t").seconds.sum(), rel=1e-4)
+    compared = pd.read_csv(results / "evaluation/comparisons.tsv", sep="\t")
+    assert compared[["against", "other"]].to_numpy().tolist() == [
+        ["random", "random_cpu_2s"],
+        ["random_search", "random_search_first_cpu_2s"],
+        ["macs", "rule_macs_cpu_2s"],
+    ]
+    order = pd.read_csv(results / "evaluation/ranking.tsv", sep="\t")
+    enough = summary[summary.network.isin(random + ranked)].ops.nunique() == 5  # two draws may have met
+    assert order.by.tolist() == (["supernet", "macs", "params", "latency", "chance", "training"] if enough else [])
     page = (results / "report.html").read_text()
     for text in ("random_cpu_2s_2", "within the table", "Within 2,000 ms on cpu, first reaches"):
         assert text in page, text
@@ -212,13 +242,18 @@ def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evalua
     assert (workflow.folder / "bundle.zip").stat().st_size > 1000
 
     assert workflow.planned("make_report") == set()
-    for changes, planned in (
-        ({"train__epochs": 4}, {"train_architecture"} | REPORT),
-        ({"evaluation__random": 3}, BASELINES | REPORT),
-        ({"evaluation__runs": 4}, {"measure_architecture"} | REPORT),
+    for changes, planned, trained in (
+        ({"train__epochs": 4}, {"train_architecture"} | REPORT, {"first", "rule_macs_cpu_2s", *random, *ranked}),
+        ({"evaluation__runs": 4}, {"measure_architecture"} | REPORT, set()),
+        ({"evaluation__rules": ["macs", "log_macs"]}, RULE | REPORT, {"rule_log_macs_cpu_2s"}),
+        ({"evaluation__ranked": 6}, RANKED | REPORT, {*ranked, "ranked_cpu_4"}),
     ):
         workflow.configure(with_settings(searches={"first": BUDGET}, **changes))
-        assert workflow.planned("make_report") == planned, changes
+        jobs = workflow.jobs("make_report")
+        assert {rule for rule, _ in jobs} == planned, changes
+        assert {wildcards["network"] for rule, wildcards in jobs if rule == "train_architecture"} == trained, changes
+        baselines = {wildcards["baseline"] for rule, wildcards in jobs if rule == "sample_baseline"}
+        assert len(baselines) == ("sample_baseline" in planned), changes  # the one that changed, and no other
     workflow.configure(with_settings(searches={"first": {}}))
     assert workflow.planned("make_report") >= {"sample_baseline", "train_architecture", "measure_architecture"} | REPORT
     workflow.configure(with_settings(searches={"first": BUDGET, "second": BUDGET | {"seed": 1}}))
@@ -228,7 +263,7 @@ def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evalua
     assert planned == dict.fromkeys(POINT | REPORT, 1) | {"train_architecture": 2}  # those of the new point alone
 
 
-def test_without_a_budget_random_ones_keep_to_the_latency_of_the_network_found(script, tiny, tmp_path):
+def test_without_a_budget_baselines_keep_to_the_latency_of_the_network_found(script, tiny, tmp_path):
     made = write_table(tmp_path / "table.tsv", tiny, latency_us=lambda cell: 10.0 * cell.c_out * cell.expansion)
     table = read_table(made, tiny, 10)
     found = described(table, 10, {"found": ("ir_k5_e3", "ir_k3_s2", "ir_k5_e3")})
@@ -248,9 +283,15 @@ def test_without_a_budget_random_ones_keep_to_the_latency_of_the_network_found(s
     drawn = pd.read_csv(tmp_path / "r.tsv", sep="\t")
     assert drawn.name.tolist() == ["random_like_found_1", "random_like_found_2", "random_like_found_3"]
     assert drawn.latency_us.max() <= found.latency_us[0]
+    chosen = script("sample_baseline", *arguments, "--rule", "macs", "--name", "rule_macs_like_found")
+    assert chosen.returncode == 0, chosen.stderr
+    [rule] = pd.read_csv(tmp_path / "r.tsv", sep="\t").to_dict("records")
+    assert rule["name"] == "rule_macs_like_found"
+    assert rule["latency_us"] <= found.latency_us[0]
+    assert rule["macs"] >= max(found.macs[0], drawn.macs.max())
     refused = script("sample_baseline", *arguments, "--count", 1000)
     assert refused.returncode == 1
-    assert "evaluation.random is 1000: lower it" in refused.stderr
+    assert "1000 random ones are wanted: lower evaluation.random or evaluation.ranked" in refused.stderr
 
 
 @pytest.mark.parametrize(
