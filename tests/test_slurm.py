@@ -72,6 +72,7 @@ def finished(toy, tmp_path_factory):
         TINY
         | {"searches": {"first": {}, "second": {"seed": 1}}, "latency": {"cpu": {"runs": 3, "resources": {"constraint": "new"}}}}
         | {"evaluation": TINY["evaluation"] | {"trainings": 1, "random": 0, "rules": [], "ranked": 0}}
+        | {"train": TINY["train"] | {"gpu": 1}}
     )
     done = workflow("all", "make_report")
     assert done.returncode == 0, done.stdout
