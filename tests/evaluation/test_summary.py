@@ -67,7 +67,7 @@ Latency table cpu: predicted within 5.1% in the mean over 16 random networks, al
 
 No warnings
 
-Next: train (3 runs of 200 epochs each), measure and compare derived and random architectures: RESULTS/report.html
+Next: train (3 runs of 200 epochs each), measure and compare what was derived with what costs nothing: RESULTS/report.html
     snakemake make_report --cores 8
 """
     assert printed(capsys, results) == expected
