@@ -37,9 +37,9 @@ def print_summary(config: Mapping, command: Command) -> None:
         warnings += _print_findings(findings)
     _print_warnings(warnings)
     if findings.is_file():
-        print(f"\nNext: open {report}; all numbers stand in {findings.with_name('summary.tsv')}.")
+        print(f"\nNext: open {report}; all numbers stand in {findings.parent}/.")
     elif derived:
-        print(f"\nNext: train ({runs} each), measure and compare derived and random architectures: {report}")
+        print(f"\nNext: train ({runs} each), measure and compare what was derived with what costs nothing: {report}")
         print(f"    {command('make_report')}")
 
 
