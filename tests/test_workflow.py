@@ -289,6 +289,24 @@ def test_without_a_budget_baselines_keep_to_the_latency_of_the_network_found(scr
     assert rule["name"] == "rule_macs_like_found"
     assert rule["latency_us"] <= found.latency_us[0]
     assert rule["macs"] >= max(found.macs[0], drawn.macs.max())
+    loose = [
+        *arguments[:4],
+        *arguments[6:],
+        "--latency-budget",
+        "2s",
+        "--spread",
+        "--count",
+        5,
+        "--name",
+        "ranked_cpu",
+        "--seed",
+        20,
+    ]
+    spread = script("sample_baseline", *loose)
+    assert spread.returncode == 0, spread.stderr
+    drawn = pd.read_csv(tmp_path / "r.tsv", sep="\t")
+    assert drawn.name.tolist() == [f"ranked_cpu_{number}" for number in range(1, 6)]
+    assert drawn.latency_us[0] <= (table.least_us + table.most_us) / 2  # of what the slowest takes, not of two seconds
     refused = script("sample_baseline", *arguments, "--count", 1000)
     assert refused.returncode == 1
     assert "1000 random ones are wanted: lower evaluation.random or evaluation.ranked" in refused.stderr

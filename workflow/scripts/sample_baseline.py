@@ -37,7 +37,7 @@ def _chosen(arguments: argparse.Namespace, table: LatencyTable) -> list[tuple[st
         return [by_rule(table, arguments.rule, most_us)]
     most_us = min(most_us, table.most_us)
     if arguments.spread:
-        least_us = (table.least_us + min(budgets_us, default=most_us)) / 2
+        least_us = (table.least_us + min([*budgets_us, most_us])) / 2
         return draw_spread(table, arguments.count, least_us, most_us, arguments.seed)
     return draw_blindly(table, arguments.count, most_us, arguments.seed)
 

@@ -102,7 +102,8 @@ def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float
     """
     drawn: dict[tuple[str, ...], None] = {}
     for number, budget_us in enumerate(np.linspace(least_us, most_us, count)):
-        drawn[next(ops for ops in draw_blindly(table, number + 1, budget_us, seed + number) if ops not in drawn)] = None
+        own = seed + 1 + number  # with `seed` itself the first would be what is drawn within a budget that leaves all open
+        drawn[next(ops for ops in draw_blindly(table, number + 1, budget_us, own) if ops not in drawn)] = None
     return list(drawn)
 
 
