@@ -118,7 +118,7 @@ AGAINST = {"macs": "the most MACs", "log_macs": "the largest Σ log MACs"}  # ru
 def sentences(summary: pd.DataFrame, compared: pd.DataFrame, mape: Mapping[str, float]) -> list[tuple[str, str]]:
     """A sentence for every claim that summary and comparisons allow; `mape`: that of each target's table in its validation.
 
-    Each is a `comparison`, or a `warning` where a search does not beat what costs nothing, or random search at its own cost.
+    Each is a `comparison`, or a `warning` where no search is shown to beat what costs nothing, or random search at its cost.
     """
     claims = []
     derived, published = (summary[summary["kind"] == kind] for kind in ("found", "published"))
@@ -178,7 +178,7 @@ def _unbeaten(rows: list[Mapping], derived: pd.DataFrame) -> str:
     ]
     several = len(derived) > 1
     return (
-        f"{_within(derived)}, {'the searches do' if several else 'the search does'} not beat {' or '.join(names)}. Train the "
+        f"{_within(derived)}, {'the searches are' if several else 'the search is'} not shown to beat {' or '.join(names)}. Train the "
         f"supernet longer; where a difference is there but not significant, raise evaluation.trainings or search with more "
         f"seeds. Until then, nothing shows that what is derived is worth a search."
     )
