@@ -178,9 +178,9 @@ def _unbeaten(rows: list[Mapping], derived: pd.DataFrame) -> str:
     ]
     several = len(derived) > 1
     return (
-        f"{_within(derived)}, {'the searches are' if several else 'the search is'} not shown to beat {' or '.join(names)}. Train the "
-        f"supernet longer; where a difference is there but not significant, raise evaluation.trainings or search with more "
-        f"seeds. Until then, nothing shows that what is derived is worth a search."
+        f"{_within(derived)}, {'the searches are' if several else 'the search is'} not shown to beat {' or '.join(names)}. "
+        f"Train the supernet longer; where a difference is there but not significant, raise evaluation.trainings or search with "
+        f"more seeds. Until then, nothing shows that what is derived is worth a search."
     )
 
 
