@@ -102,7 +102,7 @@ def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float
     """
     drawn: dict[tuple[str, ...], None] = {}
     for number, budget_us in enumerate(np.linspace(least_us, most_us, count)):
-        own = seed + 1 + number  # with `seed` itself the first would be what is drawn within a budget that leaves all open
+        own = seed + 1 + number  # the largest limit may be the budget of a random set, which has `seed`
         drawn[next(ops for ops in draw_blindly(table, number + 1, budget_us, own) if ops not in drawn)] = None
     return list(drawn)
 
@@ -125,7 +125,7 @@ def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 
             f"only {ways[0][BINS]:.0f} architectures of space {table.space.name} take at most {budget_us:.0f} µs, but "
             f"{count} random ones are wanted: lower evaluation.random or evaluation.ranked, or allow more latency"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, round(1000 * budget_us)])  # networks of another budget are drawn apart from these
     picks: dict[Pick, None] = {}
     while len(picks) < count:
         rest, pick = BINS, []
