@@ -154,6 +154,8 @@ def test_a_spread_is_spread_and_another_seed_gives_another(tmp_path):
     spread, blind = draw_spread(table, 30, least_us, most_us), draw_blindly(table, 30, most_us)
     assert spread != draw_spread(table, 30, least_us, most_us, seed=1)
     assert not {*draw_spread(table, 30, table.most_us, 2 * table.most_us)} & {*draw_blindly(table, 30, table.most_us)}
+    # nor would a sweep over budgets that leave all open train the same networks for each of them
+    assert not {*draw_blindly(table, 30, 2 * table.most_us)} & {*draw_blindly(table, 30, table.most_us)}
     latencies = [table.predict(ops) for ops in spread]
     assert np.mean(latencies[:10]) < np.mean(latencies[10:20]) < np.mean(latencies[20:])
     assert np.std(latencies) > 1.2 * np.std([table.predict(ops) for ops in blind])
