@@ -145,5 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, help="folder of the results; default: the configuration's")
     parser.add_argument("--minutes", type=float, help="of each search; default: the epochs of the configuration")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("snakemake", nargs="*", help="more arguments for snakemake, after --")
+    parser.add_argument("--snakemake", nargs=argparse.REMAINDER, default=[], help="all that follows is for snakemake")
     run(parser, main)
