@@ -6,7 +6,7 @@ here: some steps of it are timed. All else is the workflow's: searches, baseline
 the results, so that a stop goes on, and another method costs only itself.
 
     python benchmarks/search_quality.py benchmarks/cifar10_cpu.yaml
-    python benchmarks/search_quality.py examples/report.yaml --methods 'single_path: {sampling: single_path}' --minutes 1
+    python benchmarks/search_quality.py examples/report.yaml --methods 'single_path: {sampling: single_path}' --minutes 2
 """
 
 import argparse
