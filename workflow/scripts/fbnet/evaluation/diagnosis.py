@@ -35,7 +35,6 @@ def diagnosis(
     if one_shot is not None and one_shot < 2 / classes:
         texts.append(
             f"The one-shot accuracy of the derived architecture is {one_shot:.1%}, hardly more than chance "
-            f"({1 / classes:.1%}): theta learned from a supernet that had learned little. Give more epochs or warm-up, or choose "
-            f"sampling: soft."
+            f"({1 / classes:.1%}): theta learned from a supernet that had learned little. Give more epochs or more warm-up."
         )
     return texts
