@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from fbnet.errors import InputError
 from fbnet.memory import WORKSPACE, is_out_of_memory
 from fbnet.runtime import log
-from fbnet.search.mixed import computed_in
+from fbnet.search.fused import computed_in
 from fbnet.space import SearchSpace
 from fbnet.training import Loop
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, gumbel_softmax
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from fbnet.search import Supernet
+from fbnet.search import StochasticSupernet
 
 
 class Images(Dataset):
@@ -50,7 +50,7 @@ class PlainTraining:
     """The weight phase: `step` takes a batch from the loader to the end of the optimiser's step."""
 
     def __init__(self, space, dataset, batch_size: int, device: torch.device):
-        self.supernet = Supernet(space, 10, table_of(space)).to(device)
+        self.supernet = StochasticSupernet(space, 10, table_of(space)).to(device)
         self.supernet.learn("weights")
         for module in self.supernet.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -21,7 +21,7 @@ from steps import a_search, random_images, stepping, wait
 from fbnet.device import choose_device
 from fbnet.memory import is_out_of_memory
 from fbnet.network import size
-from fbnet.search.mixed import computed_in
+from fbnet.search.fused import computed_in
 from fbnet.space import read_space
 
 KINDS = ("plain", "soft", "single_path")

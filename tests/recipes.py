@@ -14,6 +14,7 @@ SETTINGS = {
     "batch_size": 64,
     "weight_share": 0.8,
     "sampling": "soft",
+    "shared_weights": False,
     "draws_per_batch": 1,
     "theta_init": "zeros",
     "weights": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},

@@ -180,9 +180,9 @@ def test_weights_of_another_space_and_missing_data_are_refused(finished_workflow
 
 
 def test_batch_norms_are_recalibrated_on_the_images_given(tiny, tiny_table):
-    from fbnet.search import Supernet
+    from fbnet.search import StochasticSupernet
 
-    supernet = Supernet(tiny, 10, tiny_table).state_dict()
+    supernet = StochasticSupernet(tiny, 10, tiny_table).state_dict()
     batches = [(torch.randn(16, 3, 16, 16), None) for _ in range(4)]
     network = cut_out(supernet, tiny, ["skip"] * 3, 10, batches)
     assert not network.training

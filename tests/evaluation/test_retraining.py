@@ -19,7 +19,7 @@ from fbnet.errors import InputError
 from fbnet.evaluation.retraining import Training
 from fbnet.network import Network, subnetwork_weights
 from fbnet.runtime import StopRequest
-from fbnet.search import Supernet
+from fbnet.search import StochasticSupernet
 from fbnet.space import Architecture
 from recipes import OPS, RECIPE, recipe
 
@@ -115,8 +115,8 @@ def test_the_loss_is_the_smoothed_cross_entropy(digits, tiny, tmp_path):
 
 def test_a_supernet_s_weights_are_a_start(digits, tiny, tiny_table, tmp_path):
     torch.manual_seed(5)
-    supernet = Supernet(tiny, 10, tiny_table)
-    weights = subnetwork_weights(supernet.state_dict(), OPS.split())
+    supernet = StochasticSupernet(tiny, 10, tiny_table)
+    weights = subnetwork_weights(supernet.state_dict(), tiny, OPS.split())
     training = Training(
         read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe(dropout=0.3), torch.device("cpu"), weights
     )

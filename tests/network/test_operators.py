@@ -16,7 +16,7 @@ from fbnet.latency.table import KEY
 from fbnet.latency.torch_engine import TorchEngine
 from fbnet.network import Network, build, size
 from fbnet.network.blocks import Shift
-from fbnet.search import Supernet
+from fbnet.search import StochasticSupernet
 from fbnet.search.gumbel import soft_masks
 from fbnet.space import CANDIDATES, OPERATORS, Cell, read_space
 
@@ -113,7 +113,7 @@ def test_supernet_table_and_network_build_the_same_module(op, monkeypatch, tmp_p
     ]
     assert all((row["latency_us"] > 0) != cell.is_identity for row, cell in zip(rows, space.cells(10), strict=True))
     network = Network(space, [op] * 3, 10)
-    supernet = Supernet(space, 10, free_table(space))
+    supernet = StochasticSupernet(space, 10, free_table(space))
     for cell, of_network, mixed in zip(space.path([op] * 3), network.layers, supernet.layers, strict=True):
         for other in (mixed.ops[op], *([] if cell.is_identity else [measured[cell.build_key]])):  # an identity is not run
             # but for the statistics that the supernet's norms do not keep
@@ -134,7 +134,7 @@ def test_a_supernet_of_all_operators_learns_a_step():
     torch.manual_seed(0)
     space = read_space({"base": "fbnet_all", "resolution": 16, "width": 0.5})
     assert [len(layer) for layer in space.layers] == [39] * 22
-    supernet = Supernet(space, 10, free_table(space))
+    supernet = StochasticSupernet(space, 10, free_table(space))
     before = [theta.clone() for theta in supernet.theta]
     optimizer = torch.optim.Adam(supernet.theta, 0.01)
     supernet.learn("theta")
@@ -196,7 +196,7 @@ def test_a_norm_follows_every_convolution(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_search_space_of_any_norm_trains(norm):
     space = read_space({"base": "tiny", "norm": norm, "dropout": 0.5})
-    supernet = Supernet(space, 10, free_table(space))
+    supernet = StochasticSupernet(space, 10, free_table(space))
     supernet.learn("weights")
     supernet(torch.randn(8, 3, 16, 16), supernet.logits().softmax(1)).square().mean().backward()
     assert all(p.grad is not None for p in supernet.weights())

@@ -8,9 +8,10 @@ from torch.nn.functional import conv2d
 
 from conftest import SPACES
 from fbnet.network import Network, subnetwork_weights
-from fbnet.search import Supernet
+from fbnet.search import StochasticSupernet
+from fbnet.search.fused import depthwise, depthwise_backward
 from fbnet.search.gumbel import hard_masks, soft_masks
-from fbnet.search.mixed import MixedOperation, depthwise, depthwise_backward
+from fbnet.search.mixed import MixedOperation
 from fbnet.space import CANDIDATES, OPERATORS, Cell, read_space
 
 SHAPES = [  # c_in, c_out, size, stride
@@ -24,10 +25,10 @@ SHAPES = [  # c_in, c_out, size, stride
 NINE = ("ir_k3_e1", "ir_k3_s2", "ir_k3_e3", "ir_k3_e6", "ir_k5_e1", "ir_k5_s2", "ir_k5_e3", "ir_k5_e6", "skip")
 
 
-def mixed(names, c_in, c_out, size, stride, norm="bn") -> MixedOperation:
+def mixed(names, c_in, c_out, size, stride, norm="bn", shared=False) -> MixedOperation:
     torch.manual_seed(0)
     cells = [Cell("1", name, c_in, c_out, size, size, stride, OPERATORS[name].expansion or 4, norm) for name in names]
-    layer = MixedOperation(tuple(cells)).train()
+    layer = MixedOperation(tuple(cells), shared=shared).train()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # else every gamma is 1, and every beta 0
@@ -37,17 +38,16 @@ def mixed(names, c_in, c_out, size, stride, norm="bn") -> MixedOperation:
 def both(layer: MixedOperation, size: int, chosen=None, dtype=torch.float64, images=8):
     """Output and gradients of x, mask and parameters: computed together, and plainly."""
     layer.to(dtype)
-    channels = next(iter(layer.ops.values())).expand[0].in_channels
+    channels = layer.cells[0].c_in
     torch.manual_seed(1)
     start = 1 + 2 * torch.randn(images, channels, size, size, dtype=dtype)
-    numbers = range(len(layer.ops)) if chosen is None else [chosen]
+    numbers = range(len(layer.cells)) if chosen is None else [chosen]
     found = []
     for together in (True, False):
         x = start.clone(memory_format=torch.channels_last).requires_grad_()
-        mask = torch.linspace(0.05, 0.3, len(layer.ops), dtype=dtype).requires_grad_()
-        ops = list(layer.ops.values())
+        mask = torch.linspace(0.05, 0.3, len(layer.cells), dtype=dtype).requires_grad_()
         if not together:
-            y = sum(mask[number] * ops[number](x) for number in numbers)
+            y = sum(mask[number] * layer.candidate(number)(x) for number in numbers)
         else:
             y = layer(x, mask) if chosen is None else layer.path(x, chosen, mask[chosen])
         target = torch.sin(torch.arange(y.numel(), dtype=dtype)).view_as(y)
@@ -65,24 +65,37 @@ def equal(layer, together, plain, tolerance):
             assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1), name
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_nine_candidates_together_are_the_plain_sum(shape):
-    layer = mixed(NINE, *shape)
+def test_nine_candidates_together_are_the_plain_sum(shape, shared):
+    layer = mixed(NINE, *shape, shared=shared)
     for chosen in (None, *range(9)):
         equal(layer, *both(layer, shape[2], chosen), 1e-7)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[4]], ids=str)
-def test_they_are_in_float32_too(shape):
-    layer = mixed(NINE, *shape)
+def test_they_are_in_float32_too(shape, shared):
+    layer = mixed(NINE, *shape, shared=shared)
     equal(layer, *both(layer, shape[2], dtype=torch.float32, images=32), 1e-4)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("norm", ["bn", "gn4", "frozen", "none"])
-def test_all_operators_and_norms_are(norm):
+def test_all_operators_and_norms_are(norm, shared):
     names = [name for name in CANDIDATES if name != "skip"]
-    layer = mixed(names, 16, 16, 4, 1, norm)
-    equal(layer, *both(layer, 4), 1e-7)
+    layer = mixed(names, 16, 16, 4, 1, norm, shared)
+    for chosen in (None, *range(len(names))) if shared else [None]:
+        equal(layer, *both(layer, 4, chosen), 1e-7)
+
+
+def test_what_a_family_lacks_is_no_candidate_s():
+    """The largest kernel and the largest expansion of a family may be of two candidates, and neither of some kernel sizes."""
+    layer = mixed(["ir_k7_e1", "ir_k3_e6", "ir_k5_e3", "ir_k5_e1"], 16, 24, 8, 2, shared=True)
+    assert [name for name, _ in layer.ops.named_children()] == ["irf"]
+    assert layer.ops.irf.depthwise[0][0].weight.shape == (96, 1, 7, 7)
+    for chosen in (None, *range(4)):
+        equal(layer, *both(layer, 8, chosen), 1e-7)
 
 
 def test_without_gradients_of_weights_those_of_the_masks_stay():
@@ -114,14 +127,15 @@ def test_depthwise_gradients(size, kernel, stride):
     assert depthwise_backward(grad, x.detach(), kernels.detach(), stride, False)[1] is None
 
 
-def test_the_supernet_of_one_path_is_its_network(tiny, tiny_table):
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
+def test_the_supernet_of_one_path_is_its_network(tiny, tiny_table, shared):
     """The weights are interchangeable: a single path of the supernet is the plain network with the same weights."""
-    supernet = Supernet(tiny, 10, tiny_table).train()
+    supernet = StochasticSupernet(tiny, 10, tiny_table, shared=shared).train()
     x = torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     for chosen in ([0, 1, 2], [3, 2, 0]):
         ops = [layer[number].op for layer, number in zip(tiny.layers, chosen, strict=True)]
         network = Network(tiny, ops, 10).train()
-        network.load_state_dict(subnetwork_weights(supernet.state_dict(), ops))
+        network.load_state_dict(subnetwork_weights(supernet.state_dict(), tiny, ops))
         masks = hard_masks(supernet.logits().softmax(1), torch.tensor(chosen))
         assert torch.allclose(supernet(x, None, chosen), network(x), atol=1e-5)
         assert torch.allclose(supernet(x, masks[range(3), chosen], chosen), network(x), atol=1e-5)
@@ -136,7 +150,7 @@ def test_layers_may_have_different_candidates(tiny_table):
     object.__setattr__(space, "layers", fewer)
     object.__setattr__(table, "space", space)
     object.__setattr__(table, "operators_us", tuple(row[: 4 - number] for number, row in enumerate(table.operators_us)))
-    supernet = Supernet(space, 10, table, "zeros")
+    supernet = StochasticSupernet(space, 10, table, "zeros")
     masks = soft_masks(supernet.logits(), torch.zeros(3, 4), 1.0)
     assert masks[2].tolist() == [0.5, 0.5, 0, 0]
     supernet.latency_us(masks).backward()
@@ -170,9 +184,10 @@ def test_compiled_is_eager():
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
 @pytest.mark.parametrize("chosen", [None, 3], ids=["soft", "single path"])
-def test_in_bfloat16_statistics_and_gradients_of_weights_stay_float32(chosen):
-    layer = mixed(NINE, 16, 16, 8, 1)
+def test_in_bfloat16_statistics_and_gradients_of_weights_stay_float32(chosen, shared):
+    layer = mixed(NINE, 16, 16, 8, 1, shared=shared)
     x = torch.randn(32, 16, 8, 8).contiguous(memory_format=torch.channels_last)
     mask = torch.full((9,), 0.1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -181,4 +196,4 @@ def test_in_bfloat16_statistics_and_gradients_of_weights_stay_float32(chosen):
     assert (y - wanted).abs().max() < 0.05 * wanted.abs().max()
     y.float().square().mean().backward()
     assert all(parameter.grad is None or parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
-    assert layer.get_submodule("ops.ir_k3_e6").expand[0].weight.grad is not None
+    assert layer.ops[layer.owners[3]].expand[0].weight.grad is not None

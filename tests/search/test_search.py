@@ -21,7 +21,7 @@ from fbnet.errors import InputError
 from fbnet.latency import read_table
 from fbnet.memory import bytes_per_image
 from fbnet.runtime import StopRequest
-from fbnet.search import Search, Supernet
+from fbnet.search import Search, StochasticSupernet
 from fbnet.search.gumbel import gumbel_noise, hard_masks, soft_masks, winners
 from fbnet.search.loss import make_loss, paper_loss
 from fbnet.settings import Settings, learning_rate_at, temperature_at
@@ -32,13 +32,13 @@ from recipes import SETTINGS, STOPS, read, train
 
 @pytest.mark.parametrize(("init", "value"), [("uniform", 0.25), ("zeros", 0.0)])
 def test_theta_starts_with_equal_chances(tiny, tiny_table, init, value):
-    supernet = Supernet(tiny, 10, tiny_table, init)
+    supernet = StochasticSupernet(tiny, 10, tiny_table, init)
     assert all((theta == value).all() for theta in supernet.theta)
     assert len(supernet.weights()) + 3 == len(list(supernet.parameters()))
 
 
 def test_expected_latency_has_stem_and_head_and_weighs_the_candidates(tiny, tiny_table):
-    supernet = Supernet(tiny, 10, tiny_table, "zeros")
+    supernet = StochasticSupernet(tiny, 10, tiny_table, "zeros")
     latency_us = supernet.latency_us(supernet.logits().softmax(1))
     expected = sum(tiny_table.fixed_us) + sum(sum(row) / len(row) for row in tiny_table.operators_us)
     assert latency_us.item() == pytest.approx(expected, rel=1e-4)
@@ -48,7 +48,7 @@ def test_expected_latency_has_stem_and_head_and_weighs_the_candidates(tiny, tiny
 @pytest.mark.parametrize("what", ["weights", "theta"])
 def test_a_phase_moves_what_it_trains_and_nothing_else(tiny, tiny_table, what, chosen):
     torch.manual_seed(0)
-    supernet = Supernet(tiny, 10, tiny_table)
+    supernet = StochasticSupernet(tiny, 10, tiny_table)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     supernet.learn(what)
     supernet.train()

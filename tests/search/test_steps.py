@@ -21,7 +21,7 @@ from fbnet.evaluation.retraining import Training
 from fbnet.latency import LatencyTable, Target, read_table
 from fbnet.latency.torch_engine import DTYPES, FORMATS, Moment, TorchEngine
 from fbnet.runtime import StopRequest
-from fbnet.search import Search, Supernet
+from fbnet.search import Search, StochasticSupernet
 from fbnet.search.mixed import MixedOperation
 from fbnet.settings import Settings, TrainSettings
 from fbnet.space import CANDIDATES, OPERATORS, Architecture, Cell, in_space, read_space
@@ -29,6 +29,7 @@ from recipes import OPS, RECIPE, SETTINGS
 from whole_steps import KINDS, Outputs, check_search, check_training, gradients_of, is_last, layer_outputs
 
 pytestmark = pytest.mark.xdist_group("fake tensors")  # what PyTorch first learns of them costs seconds in each worker
+SHARED = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FULL = {key: value for key, value in CONFIG["search"].items() if key not in ("target", "latency_budget")}
@@ -118,18 +119,22 @@ def tiny_search(digits, tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("draws", [1, 2])
+@SHARED
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
-def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase, draws, precision):
+def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase, shared, draws, precision):
+    changes = {"sampling": sampling, "shared_weights": shared, "draws_per_batch": draws}
     with CudaAutocast():
-        check_search(tiny_search(sampling=sampling, precision=precision, draws_per_batch=draws), phase, precision)
+        check_search(tiny_search(precision=precision, **changes), phase, precision)
 
 
+@SHARED
 @pytest.mark.parametrize("sampling", ["soft", "single_path"])
 @pytest.mark.parametrize("norm", ["bn", "gn8", "frozen", "none"])
-def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sampling):
+def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sampling, shared):
     space = read_space({"base": "tiny", "norm": norm, "candidates": "all", "expansion": 4})
     weights = SETTINGS["weights"] | {"lr": 1e-4}
-    settings = Settings.of(SETTINGS | {"sampling": sampling, "precision": "bfloat16", "weights": weights})
+    changes = {"sampling": sampling, "shared_weights": shared, "precision": "bfloat16", "weights": weights}
+    settings = Settings.of(SETTINGS | changes)
     search = Search(read_dataset(digits), table_of(space), settings, CPU, made_for="cuda")
     with CudaAutocast():
         for phase in ("weights", "theta"):
@@ -139,12 +144,14 @@ def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sam
             assert gradients.any()
 
 
+@SHARED
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
-def test_steps_made_for_cuda_have_the_gradients_of_those_for_the_cpu(tiny_search, sampling, phase):
-    exact = gradients_of(tiny_search(made_for="cpu", precision="float32", sampling=sampling), phase)
-    for precision, tolerance in (("float32", 1e-3), ("bfloat16", 0.3)):
+def test_steps_made_for_cuda_have_the_gradients_of_those_for_the_cpu(tiny_search, sampling, phase, shared):
+    changes = {"sampling": sampling, "shared_weights": shared}
+    exact = gradients_of(tiny_search(made_for="cpu", precision="float32", **changes), phase)
+    for precision, tolerance in (("float32", 1e-3), ("bfloat16", 0.5)):
         with CudaAutocast():
-            found = gradients_of(tiny_search(precision=precision, sampling=sampling), phase)
+            found = gradients_of(tiny_search(precision=precision, **changes), phase)
         assert (found - exact).norm() < tolerance * exact.norm(), precision
 
 
@@ -153,8 +160,8 @@ def test_flat_weights_have_the_gradients_of_the_plain_ones(tiny):
     names = ["ir_k3_e1", "ir_k5_s2", "ir_k7_e3", "ir_k3_e3_se", "shift_5x5", "skip"]
     space = read_space({"base": "tiny", "candidates": names, "expansion": 2})
     torch.manual_seed(0)
-    plain = Supernet(space, 10, table_of(space), "zeros").train()
-    flat = Supernet(space, 10, table_of(space), "zeros").train()
+    plain = StochasticSupernet(space, 10, table_of(space), "zeros").train()
+    flat = StochasticSupernet(space, 10, table_of(space), "zeros").train()
     flat.load_state_dict(plain.state_dict())
     flat.flatten()
     assert len(flat.weights()) < len(plain.weights()) / 2
@@ -173,12 +180,13 @@ def test_flat_weights_have_the_gradients_of_the_plain_ones(tiny):
 # Numbers that a captured step would repeat
 
 
+@SHARED
 @pytest.mark.parametrize(("sampling", "phase"), [("soft", "weights"), ("soft", "theta")])
-def test_no_number_of_a_step_is_the_host_s(tiny_search, sampling, phase):
+def test_no_number_of_a_step_is_the_host_s(tiny_search, sampling, phase, shared):
     """Of another epoch, with another rate, temperature and draw, a step dispatches the same with the same numbers."""
     calls = []
     for epoch, step in ((1, 0), (3, 2)):
-        search = tiny_search(sampling=sampling, precision="bfloat16", epochs=6)
+        search = tiny_search(sampling=sampling, shared_weights=shared, precision="bfloat16", epochs=6)
         search.epoch, search.phase = epoch, phase
         search.begin()
         images, labels = next(search.batches[phase].training(step))
@@ -242,10 +250,11 @@ def test_a_search_with_the_casts_of_cuda_learns_as_in_float32(tiny_search, tmp_p
 # On a GPU that is not there: the full search
 
 
+@SHARED
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
 @pytest.mark.parametrize("draws", [1, 2])
-def test_a_step_of_the_full_search_on_a_gpu(cifar, sampling, phase, draws):
-    settings = Settings.of(FULL | {"sampling": sampling, "draws_per_batch": draws})
+def test_a_step_of_the_full_search_on_a_gpu(cifar, sampling, phase, draws, shared):
+    settings = Settings.of(FULL | {"sampling": sampling, "shared_weights": shared, "draws_per_batch": draws})
     with fake_gpu():
         search = Search(images_of(cifar, 1200), table_of(cifar), settings, CUDA)
         search.phase = phase
@@ -274,14 +283,15 @@ def test_a_step_of_the_full_search_on_a_gpu(cifar, sampling, phase, draws):
         assert {(y.dtype, is_last(y), y.device) for y in outputs} == {(torch.bfloat16, True, CUDA)}
 
 
+@SHARED
 @pytest.mark.parametrize(("norm", "dtype"), [("bn", "bfloat16"), ("none", "bfloat16"), ("gn4", "float32"), ("frozen", "float32")])
-def test_every_operator_keeps_to_its_data_type_and_to_channels_last(norm, dtype):
+def test_every_operator_keeps_to_its_data_type_and_to_channels_last(norm, dtype, shared):
     """In float32 those of norms that are computed so: group norm by CUDA's list, frozen statistics by their own data type."""
     names = [name for name in CANDIDATES if name != "skip"]
     with fake_gpu():
         for stride in (1, 2):
             cells = tuple(Cell("1", name, 16, 16, 8, 8, stride, OPERATORS[name].expansion or 4, norm) for name in names)
-            layer = MixedOperation(cells, "cuda").to(CUDA, memory_format=torch.channels_last).train()
+            layer = MixedOperation(cells, "cuda", shared).to(CUDA, memory_format=torch.channels_last).train()
             x = torch.zeros(8, 16, 8, 8, device=CUDA, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cuda", torch.bfloat16), NoWaits():
                 found = [layer(x, torch.zeros(len(names), device=CUDA)), *(layer.path(x, number) for number in range(len(names)))]

@@ -17,6 +17,7 @@ class Settings:
     batch_size: int
     weight_share: float
     sampling: str
+    shared_weights: bool
     draws_per_batch: int
     theta_init: str
     weights: dict

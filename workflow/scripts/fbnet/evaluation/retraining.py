@@ -38,7 +38,7 @@ def inherited_weights(path: Path, architecture: Architecture, classes: Sequence[
     supernet = read_supernet(path)
     if supernet["space"] != architecture.space.definition or list(supernet["classes"]) != list(classes):
         raise InputError(f"{path} is of another space or of other classes than the architecture")
-    return subnetwork_weights(supernet["weights"], architecture.ops)
+    return subnetwork_weights(supernet["weights"], architecture.space, architecture.ops)
 
 
 class Training(Loop):

@@ -3,7 +3,7 @@
 Stands on space.
 """
 
-from fbnet.network.blocks import build, size
+from fbnet.network.blocks import build, shapes, size, sliced
 from fbnet.network.network import Network, cut_out, subnetwork_weights
 
-__all__ = ["Network", "build", "cut_out", "size", "subnetwork_weights"]
+__all__ = ["Network", "build", "cut_out", "shapes", "size", "sliced", "subnetwork_weights"]

@@ -1,5 +1,6 @@
 """From an operator's name and a shape to its module, and to its size in parameters and MACs."""
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 import torch
@@ -131,6 +132,21 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.01)
     if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def sliced(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """The part of a weight that a smaller operator of the family has: the first channels, the middle of a kernel."""
+    for dim, (whole, part) in enumerate(zip(weight.shape, shape, strict=False)):
+        if part < whole:
+            weight = weight.narrow(dim, (whole - part) // 2 if dim > 1 else 0, part)
+    return weight
+
+
+@cache
+def shapes(build_key: tuple) -> dict[str, torch.Size]:
+    """The shapes of a cell's parameters and buffers by name."""
+    with torch.device("meta"):
+        return {name: value.shape for name, value in build(Cell("", *build_key)).state_dict().items()}
 
 
 @cache

@@ -1,13 +1,12 @@
 """The network of one architecture."""
 
-import re
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from fbnet.network.blocks import build
-from fbnet.space import SearchSpace
+from fbnet.network.blocks import build, shapes, sliced
+from fbnet.space import OPERATORS, SearchSpace
 
 
 class Network(nn.Module):
@@ -25,16 +24,17 @@ class Network(nn.Module):
         return self.classifier(self.dropout(self.head(self.layers(self.stem(x)))))
 
 
-def subnetwork_weights(supernet_weights: dict[str, Tensor], ops) -> dict[str, Tensor]:
-    """The part of a supernet's state dict that one architecture uses, under the names that `Network` gives it."""
-    ops = tuple(ops)
-    weights = {}
-    for name, value in supernet_weights.items():
-        match = re.match(r"layers\.(\d+)\.ops\.(\w+)\.(.+)", name)
-        if match is None and not name.startswith("theta."):
-            weights[name] = value
-        elif match and ops[int(match[1])] == match[2]:
-            weights[f"layers.{match[1]}.{match[3]}"] = value
+def subnetwork_weights(supernet_weights: dict[str, Tensor], space: SearchSpace, ops) -> dict[str, Tensor]:
+    """The part of a supernet's state dict that one architecture uses, under the names that `Network` gives it.
+
+    Weights that the operators of a family share are sliced. Raises InputError for operators that are not of the space.
+    """
+    weights = {name: value for name, value in supernet_weights.items() if not name.startswith(("layers.", "theta."))}
+    for number, cell in enumerate(space.path(ops)):
+        for name, shape in shapes(cell.build_key).items():
+            owners = (f"layers.{number}.ops.{owner}.{name}" for owner in (cell.op, OPERATORS[cell.op].family))
+            [whole, *_] = (supernet_weights[owner] for owner in owners if owner in supernet_weights)
+            weights[f"layers.{number}.{name}"] = sliced(whole, shape)
     return weights
 
 
@@ -45,7 +45,7 @@ def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classe
     Once-for-All). Raises InputError.
     """
     network = Network(space, ops, classes)
-    network.load_state_dict(subnetwork_weights(supernet_weights, ops))
+    network.load_state_dict(subnetwork_weights(supernet_weights, space, ops))
     network.to(next(iter(supernet_weights.values())).device, memory_format=torch.channels_last)
     _recalibrate_norms(network, batches)
     return network.eval()

@@ -5,6 +5,6 @@ Stands on training, data, latency, network and space.
 
 from fbnet.search.saved import read_supernet
 from fbnet.search.search import Search
-from fbnet.search.supernet import Supernet
+from fbnet.search.supernet import StochasticSupernet, Supernet
 
-__all__ = ["Search", "Supernet", "read_supernet"]
+__all__ = ["Search", "StochasticSupernet", "Supernet", "read_supernet"]

@@ -20,7 +20,8 @@ class FlatWeights:
     """
 
     def __init__(self, layers: Sequence[MixedOperation]):
-        modules = [module for layer in layers for number in layer.joined for module in layer.candidate(number).modules()]
+        blocks = [(layer, numbers) for layer in layers for numbers in layer.joined]
+        modules = [module for layer, numbers in blocks for number in numbers for module in layer.candidate(number).modules()]
         owners = [(module, name) for module in modules for name, _ in module.named_parameters(recurse=False)]
         parameters = [getattr(module, name) for module, name in owners]
         counts = [parameter.numel() for parameter in parameters]
@@ -29,7 +30,7 @@ class FlatWeights:
         # Where each element goes is found by arranging the elements' numbers as the elements are to be arranged.
         numbers = torch.arange(ZEROS, ZEROS + sum(counts), dtype=torch.int32).split(counts)
         stand_in = {id(own): number.view(own.shape) for own, number in zip(parameters, numbers, strict=True)}
-        joints = [layer.arranged(layer.joined, lambda parameter: stand_in[id(parameter)]) for layer in layers if layer.joined]
+        joints = [layer.arranged(numbers, lambda parameter: stand_in[id(parameter)]) for layer, numbers in blocks]
         self.shapes = [joint.each(lambda part, _: part.shape) for joint in joints]
         kinds: tuple[list[Tensor], list[Tensor]] = ([numbers[0].new_zeros(ZEROS)], [])
         for joint in joints:
@@ -39,7 +40,7 @@ class FlatWeights:
         back = torch.zeros(ZEROS + sum(counts), dtype=torch.int32)  # to a zero, where no block uses an element
         back[order] = torch.arange(len(order), dtype=torch.int32)
         self.order, self.back = order.to(device), back[ZEROS:].to(device)
-        self.is_joined = [bool(layer.joined) for layer in layers]
+        self.counts = [len(layer.joined) for layer in layers]
 
         self.storage = torch.cat([parameters[0].new_zeros(ZEROS), *(own.detach().flatten() for own in parameters)])
         self.flat = nn.Parameter(self.storage[ZEROS:])
@@ -48,13 +49,13 @@ class FlatWeights:
             self.views.append(nn.Parameter(view.view(own.shape), requires_grad=False))
             setattr(module, name, self.views[-1])
 
-    def joints(self, dtype: torch.dtype) -> list[Joint | None]:
-        """The weights of each layer, None where it joins nothing; what goes into products with images has this data type."""
+    def joints(self, dtype: torch.dtype) -> list[list[Joint]]:
+        """The weights of each layer's blocks; what goes into products with images has this data type."""
         exact, product = _Gather.apply(self.flat, self.storage, self.order, self.back).split(list(map(sum, self.lengths)))
         kinds = [iter(whole.split(lengths)) for whole, lengths in zip((exact, product.to(dtype)), self.lengths, strict=True)]
         next(kinds[0])  # the zeros
         joints = (shapes.each(lambda shape, in_product: next(kinds[in_product]).view(shape)) for shapes in self.shapes)
-        return [next(joints) if joined else None for joined in self.is_joined]
+        return [[next(joints) for _ in range(count)] for count in self.counts]
 
 
 class _Gather(torch.autograd.Function):

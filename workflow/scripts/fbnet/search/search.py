@@ -17,7 +17,7 @@ from fbnet.network import cut_out
 from fbnet.runtime import log, replacing
 from fbnet.search.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, winners
 from fbnet.search.loss import make_loss
-from fbnet.search.supernet import Supernet
+from fbnet.search.supernet import StochasticSupernet
 from fbnet.settings import Settings, learning_rate_at, temperature_at
 from fbnet.training import Loop, Ranks
 from fbnet.training.checkpoint import delete
@@ -56,7 +56,9 @@ class Search(Loop):
             for name, half in zip(("weights", "theta"), halves, strict=True)
         }
         torch.manual_seed(settings.seed)
-        self.supernet = Supernet(table.space, self.classes, table, settings.theta_init, made_for or device.type)
+        self.supernet = StochasticSupernet(
+            table.space, self.classes, table, settings.theta_init, made_for or device.type, settings.shared_weights
+        )
         self.supernet.to(device, memory_format=torch.channels_last)
         if settings.sampling == "soft":
             self.supernet.flatten()
@@ -171,8 +173,8 @@ class Search(Loop):
     def _complete_gradients(self, paths: list[list[int]]) -> None:
         """A zero gradient for what only other processes' paths have touched, so that all average the same parameters."""
         for number, layer in enumerate(self.supernet.layers):
-            ops = list(layer.ops.values())
-            for parameter in (parameter for path in paths for parameter in ops[path[number]].parameters()):
+            owners = {layer.owners[path[number]] for path in paths}
+            for parameter in (parameter for owner in owners for parameter in layer.ops[owner].parameters()):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 

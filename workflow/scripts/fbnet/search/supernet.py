@@ -1,4 +1,4 @@
-"""The stochastic supernet (FBNet, section 3.3)."""
+"""The supernet: all architectures of a space in one network; and FBNet's, in which theta says how probable each is."""
 
 import math
 from collections.abc import Sequence
@@ -11,31 +11,26 @@ from torch.nn.utils.rnn import pad_sequence
 from fbnet.latency import LatencyTable
 from fbnet.network import build
 from fbnet.search.flat import FlatWeights
-from fbnet.search.mixed import MixedOperation, computed_in, pointwise
+from fbnet.search.fused import computed_in, pointwise
+from fbnet.search.mixed import MixedOperation
 from fbnet.space import SearchSpace
 
 
 class Supernet(nn.Module):
-    """Stem, mixed operations and head; theta holds a logit per layer and candidate, `table` their latencies.
+    """Stem, mixed operations and head.
 
-    `theta_init` is "uniform" (1/n, as the reference) or "zeros": the same distribution, other values for weight decay.
-    `made_for` ("cpu" or "cuda") says for whose kernels the steps are shaped.
+    `made_for` ("cpu" or "cuda") says for whose kernels the steps are shaped. With `shared`, operators of a family share weights.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, table: LatencyTable, theta_init: str = "uniform", made_for: str = "cpu"):
+    def __init__(self, space: SearchSpace, classes: int, made_for: str = "cpu", shared: bool = False):
         super().__init__()
         self.space = space
         self.stem = build(space.stem)
-        self.layers = nn.ModuleList(MixedOperation(layer, made_for) for layer in space.layers)
+        self.layers = nn.ModuleList(MixedOperation(layer, made_for, shared) for layer in space.layers)
         self.flat: FlatWeights | None = None
         self.head = build(space.head)
         self.dropout = nn.Dropout2d(space.dropout)
         self.classifier = build(space.classifier(classes))
-        starts = [1 / len(layer) if theta_init == "uniform" else 0.0 for layer in space.layers]
-        self.theta = nn.ParameterList(torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True))
-        self.fixed_latency_us = sum(table.fixed_us)
-        rows = [torch.tensor(row, dtype=torch.float32) for row in table.operators_us]
-        self.register_buffer("latencies_us", pad_sequence(rows, batch_first=True), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # Training normalises by the batch. Running statistics would mix all paths: whoever cuts out a network
@@ -43,8 +38,11 @@ class Supernet(nn.Module):
                 module.track_running_stats = False
 
     def flatten(self) -> None:
-        """Have the weights of joined candidates, if any, as one parameter, on the device where they are: for soft sampling."""
-        if any(layer.joined for layer in self.layers):
+        """Have the weights of joined candidates, if any, as one parameter, on the device where they are: for soft sampling.
+
+        Where they are shared, there are few, and a gather would hand out the same one several times.
+        """
+        if any(layer.joined and not layer.shared for layer in self.layers):
             self.flat = FlatWeights(self.layers)
 
     def forward(self, x: Tensor, masks: Tensor | None, chosen: Sequence[int] | None = None) -> Tensor:
@@ -63,6 +61,37 @@ class Supernet(nn.Module):
             x = module(x)
         return self.classifier(self.dropout(x))
 
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters that training moves, but theta."""
+        own = [parameter for name, parameter in self.named_parameters() if not name.startswith("theta.")]
+        if self.flat is None:
+            return own
+        views = set(map(id, self.flat.views))
+        return [self.flat.flat, *(parameter for parameter in own if id(parameter) not in views)]
+
+
+class StochasticSupernet(Supernet):
+    """A supernet with theta, a logit per layer and candidate, and `table`, their latencies (FBNet, section 3.3).
+
+    `theta_init` is "uniform" (1/n, as the reference) or "zeros": the same distribution, other values for weight decay.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        classes: int,
+        table: LatencyTable,
+        theta_init: str = "uniform",
+        made_for: str = "cpu",
+        shared: bool = False,
+    ):
+        super().__init__(space, classes, made_for, shared)
+        starts = [1 / len(layer) if theta_init == "uniform" else 0.0 for layer in space.layers]
+        self.theta = nn.ParameterList(torch.full((len(layer),), start) for layer, start in zip(space.layers, starts, strict=True))
+        self.fixed_latency_us = sum(table.fixed_us)
+        rows = [torch.tensor(row, dtype=torch.float32) for row in table.operators_us]
+        self.register_buffer("latencies_us", pad_sequence(rows, batch_first=True), persistent=False)
+
     def logits(self) -> Tensor:
         """Theta as one tensor [layers, candidates], −inf where a layer has fewer candidates than another."""
         most = max(map(len, self.theta))
@@ -72,14 +101,6 @@ class Supernet(nn.Module):
     def latency_us(self, masks: Tensor) -> Tensor:
         """The expected latency in µs [...] under masks [..., layers, candidates] (FBNet, eq. 6)."""
         return self.fixed_latency_us + (masks * self.latencies_us).sum((-2, -1))
-
-    def weights(self) -> list[nn.Parameter]:
-        """All parameters that training moves, but theta."""
-        own = [parameter for name, parameter in self.named_parameters() if not name.startswith("theta.")]
-        if self.flat is None:
-            return own
-        views = set(map(id, self.flat.views))
-        return [self.flat.flat, *(parameter for parameter in own if id(parameter) not in views)]
 
     def learn(self, what: str) -> None:
         """From now on training moves either "weights" or "theta"; the other gets no gradient."""

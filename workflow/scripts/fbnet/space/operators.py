@@ -25,6 +25,15 @@ class Operator:
     se: bool = False
 
     @property
+    def family(self) -> str:
+        """Operators of one family can share weights: smaller kernels are the middle, less expansion the first channels."""
+        if self.kind != "irf":
+            return self.name
+        depth = f"_d{self.depthwise}" if self.depthwise != 1 else ""
+        groups = f"_s{self.groups}_e{self.expansion}" if self.groups > 1 else ""
+        return f"irf{depth}{groups}{'_se' if self.se else ''}"
+
+    @property
     def is_candidate(self) -> bool:
         """Whether a searched layer may choose it; the others make up stem and head."""
         return self.kind not in ("conv", "classifier")
