@@ -81,7 +81,7 @@ class MixedOperation(nn.Module):
         """The cell that has all of an owner's weights."""
         own = [cell for cell, name in zip(self.cells, self.owners, strict=True) if name == owner]
         widest = max(cell.expansion for cell in own)
-        return replace(max(own, key=lambda cell: OPERATORS[cell.op].kernel), expansion=widest)
+        return replace(max(own, key=lambda cell: (OPERATORS[cell.op].kernel, cell.expansion)), expansion=widest)
 
     def forward(self, x: Tensor, mask: Tensor, joints: Sequence[Joint] | None = None) -> Tensor:
         """The sum over all candidates; `joints`, the weights of the joined ones, where they have been arranged before."""
