@@ -80,6 +80,7 @@ USERS = {
     "search/supernet": {"train_supernet"},
     "search/search": {"train_supernet"},
     "search/mixed": {"train_supernet"},
+    "search/fused": {"train_supernet"},
     "training/loop": {"train_supernet", "train_architecture"},
     "data/batches": {"train_supernet", "train_architecture", "evaluate_supernet", "export_model"},
     "training/exclusive": {"train_supernet", "train_architecture"},
