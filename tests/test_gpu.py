@@ -63,9 +63,11 @@ def exact(monkeypatch):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
-def test_steps_of_the_search(search, sampling, phase, draws, precision):
-    check_search(search(sampling=sampling, precision=precision, draws_per_batch=draws), phase, precision)
+def test_steps_of_the_search(search, sampling, phase, draws, precision, shared):
+    changes = {"sampling": sampling, "shared_weights": shared, "draws_per_batch": draws}
+    check_search(search(precision=precision, **changes), phase, precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -172,13 +172,14 @@ def test_a_single_path_gives_theta_the_gradient_of_gdas():
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-def test_compiled_is_eager():
-    layer = mixed(("ir_k3_e1", "ir_k3_s2", "skip"), 16, 16, 4, 1)
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
+def test_compiled_is_eager(shared):
+    layer = mixed(("ir_k3_e1", "ir_k3_e3", "ir_k3_s2", "skip"), 16, 16, 4, 1, shared=shared)
     found = []
     for forward in (layer, torch.compile(layer, dynamic=False, fullgraph=True)):
         torch.manual_seed(0)
         x = torch.randn(16, 16, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-        mask = torch.tensor([0.5, 0.3, 0.2], requires_grad=True)
+        mask = torch.tensor([0.4, 0.3, 0.2, 0.1], requires_grad=True)
         y = forward(x, mask)
         found.append((y.detach(), *torch.autograd.grad(y.square().mean(), [x, mask, *layer.parameters()])))
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(*found, strict=True))
