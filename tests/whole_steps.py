@@ -40,13 +40,13 @@ def layer_outputs(supernet: Supernet) -> list[torch.Tensor]:
     return outputs
 
 
-def steps_of(search: Search, phase: str, count: int = 3) -> None:
+def steps_of(search: Search, phase: str, count: int = 3, crop_padding: int = 1) -> None:
     search.phase = phase
     search.begin()
     batches = search.batches[phase]
     for _, (images, labels) in zip(range(count), batches.training(0), strict=False):
         torch.manual_seed(search.step)
-        search.advance(batches.augmented(images, 1, False), labels)
+        search.advance(batches.augmented(images, crop_padding, False), labels)
         search.step += 1
     search.step = 0
 
@@ -68,8 +68,8 @@ def check_search(search: Search, phase: str, precision: str) -> None:
 
 
 def gradients_of(search: Search, phase: str) -> torch.Tensor:
-    """All gradients of a first step."""
-    steps_of(search, phase, count=1)
+    """All gradients of a first step, without the crops, which each device draws on its own."""
+    steps_of(search, phase, count=1, crop_padding=0)
     gradients = [parameter.grad for parameter in search.optimizers[phase].param_groups[0]["params"]]
     return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
 
