@@ -22,12 +22,13 @@ import pandas as pd
 import yaml
 from steps import a_search, random_images, stepping, wait
 
-from fbnet.config import NOT_TRAINED, resolve
+from fbnet.config import resolve
 from fbnet.data import TRAINING_IMAGES
 from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.mappings import read_mapping
 from fbnet.runtime import log, run, write_text
+from fbnet.settings import of_method
 from fbnet.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
@@ -69,17 +70,18 @@ def at_equal_time(config: dict, minutes: float, chosen: Path) -> dict:
     for method, own in config["searches"].items():
         alone, _ = resolve(config | {"searches": {method: own}}, SCHEMA)
         first = next(iter(alone["searches"].values()))
-        settings = {key: value for key, value in first.items() if key not in (*NOT_TRAINED, "seed", "epochs")}
+        settings = {key: value for key, value in of_method(first).items() if key not in ("seed", "epochs")}
+        warmup = settings.get("warmup_epochs", settings["weights"]["warmup_epochs"])  # of theta, if there is one, or of the rate
         key = json.dumps([settings, space.definition, minutes], sort_keys=True)
         if known.get(method, {}).get("for") != key:
-            timed = settings | {"seed": 0, "epochs": settings["warmup_epochs"] + 1}
+            timed = settings | {"seed": 0, "epochs": warmup + 1}
             seconds = seconds_an_epoch(timed, space, TRAINING_IMAGES[name], resolved["threads"])
             known[method] = {"for": key, "epochs": round(60 * minutes / seconds), "seconds": seconds}
         epochs = known[method]["epochs"]
         log.info("%s: an epoch takes %.0f s, %d epochs %g minutes.", method, known[method]["seconds"], epochs, minutes)
-        if epochs <= settings["warmup_epochs"]:
+        if epochs <= warmup:
             raise InputError(
-                f"searches.{method}: {minutes:g} minutes are {epochs} epochs, but warmup_epochs is {settings['warmup_epochs']}: "
+                f"searches.{method}: {minutes:g} minutes are {epochs} epochs, but warmup_epochs is {warmup}: "
                 f"give more --minutes, or less warm-up"
             )
         methods[method] = (own or {}) | {"epochs": epochs}

@@ -9,11 +9,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from fbnet.config import NOT_TRAINED
 from fbnet.evaluation.retraining import Training
 from fbnet.latency import LatencyTable
-from fbnet.search import Search
-from fbnet.settings import Settings, TrainSettings
+from fbnet.search import OneShot, Search
+from fbnet.settings import TrainSettings, of_method, settings_of
 from fbnet.space import Architecture, SearchSpace, fitting
 from fbnet.training import Loop
 
@@ -35,10 +34,12 @@ def table_of(space: SearchSpace) -> LatencyTable:
     return LatencyTable(space, (100.0, 100.0, 100.0), tuple(tuple(10.0 + n for n in range(len(layer))) for layer in space.layers))
 
 
-def a_search(space: SearchSpace, dataset, device: torch.device, made_for: str | None = None, **changes) -> Search:
+def a_search(space: SearchSpace, dataset, device: torch.device, made_for: str | None = None, **changes) -> Search | OneShot:
     """With the settings of config.yaml, but for these changes."""
-    settings = {key: value for key, value in CONFIG["search"].items() if key not in NOT_TRAINED} | changes
-    return Search(dataset, table_of(space), Settings.of(settings), device, made_for=made_for)
+    settings = of_method(CONFIG["search"] | changes)
+    if settings["method"] == "one_shot":
+        return OneShot(dataset, space, settings_of(settings), device, made_for=made_for)
+    return Search(dataset, table_of(space), settings_of(settings), device, made_for=made_for)
 
 
 def a_training(space: SearchSpace, dataset, device: torch.device, **changes) -> Training:

@@ -17,7 +17,7 @@ SETTINGS = {
     "shared_weights": False,
     "draws_per_batch": 1,
     "theta_init": "zeros",
-    "weights": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+    "weights": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "warmup_epochs": 0},
     "theta": {"lr": 0.05, "weight_decay": 5e-4},
     "temperature": {"start": 5.0, "decay": 4.005},
     "loss": {"form": "paper", "alpha": 0.2, "beta": 0.6},
@@ -26,6 +26,15 @@ SETTINGS = {
     "gpu": 1,
     "precision": "auto",
     "compile": False,
+}
+
+ONE_SHOT = {
+    **{key: SETTINGS[key] for key in ("seed", "epochs", "weight_share", "augment", "gpu", "precision")},
+    "batch_size": 32,
+    "shared_weights": True,
+    "paths": 2,
+    "rated": 40,
+    "weights": SETTINGS["weights"] | {"warmup_epochs": 1},
 }
 
 RECIPE = {
@@ -58,6 +67,7 @@ def recipe(**changes):
 
 def train(digits, table, out, settings=SETTINGS, *options):
     """The command that trains, with one thread: its sums have one order."""
+    settings = {"method": "fbnet"} | settings
     return [
         *(sys.executable, str(ROOT / "workflow/scripts/train_supernet.py")),
         *("--data", str(digits), "--space", str(SPACES / "tiny.yaml"), "--table", str(table), "--threads", "1"),

@@ -129,7 +129,7 @@ def test_each_test_has_a_row_and_is_run_once(tmp_path):
 def test_all_kinds_of_steps_are_measured(tmp_path):
     """What a GPU would run, in a tiny space on the CPU; torch.compile, which takes minutes, aside."""
     figures = figures_in(tmp_path)
-    bench = gpu_steps.Bench(read_space("tiny"), torch.device("cpu"), images=320, rounds=2, steps=3)
+    bench = gpu_steps.Bench(read_space("tiny"), torch.device("cpu"), images=96, rounds=2, steps=3)
     measurements = [one for one in gpu_steps.all_measurements(bench, figures, (16,), 16) if "compiled" not in one.name]
     gpu_steps.steps(figures, measurements, minutes=2)
     rows = by_name(figures_in(tmp_path), "steps")
@@ -287,7 +287,6 @@ def test_methods_get_the_epochs_that_take_the_same_time(tmp_path, monkeypatch):
 
 def test_an_epoch_is_timed(tiny):
     settings = search_quality.resolve(METHODS, search_quality.SCHEMA)[0]["searches"]["single_path_seed_0"]
-    settings = {key: value for key, value in settings.items() if key not in search_quality.NOT_TRAINED}
     assert 0 < search_quality.seconds_an_epoch(settings, tiny, 1437, 1) < 60
 
 

@@ -14,10 +14,10 @@ from fbnet.errors import Stopped
 from fbnet.evaluation.retraining import Training
 from fbnet.latency import read_header, read_table
 from fbnet.runtime import StopRequest
-from fbnet.search import Search
-from fbnet.settings import Settings, TrainSettings
+from fbnet.search import OneShot, Search
+from fbnet.settings import OneShotSettings, Settings, TrainSettings
 from fbnet.space import Architecture
-from recipes import OPS, RECIPE, SETTINGS, train
+from recipes import ONE_SHOT, OPS, RECIPE, SETTINGS, train
 from whole_steps import KINDS, Outputs, check_search, check_training, gradients_of, steps_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")]
@@ -31,6 +31,14 @@ def search(digits, tiny, tmp_path):
 
     def make(device=CUDA, **changes):
         return Search(read_dataset(digits), table, Settings.of(SETTINGS | changes), device)
+
+    return make
+
+
+@pytest.fixture
+def one_shot(digits, tiny):
+    def make(device=CUDA, **changes):
+        return OneShot(read_dataset(digits), tiny, OneShotSettings.of(ONE_SHOT | changes), device)
 
     return make
 
@@ -75,16 +83,23 @@ def test_steps_of_a_training(training, precision):
     check_training(training(precision=precision), precision)
 
 
-@pytest.mark.parametrize(("sampling", "phase"), [kind for kind in KINDS if kind != ("single_path", "theta")])
-def test_no_step_waits_for_the_device(search, sampling, phase):
-    """But those of a single path's theta, which must know the path."""
-    one = search(sampling=sampling)
+def check_that_no_step_waits(one, phase):
     steps_of(one, phase)  # the first ones load and choose kernels
     one.begin()
     batches = one.batches[phase].training(0)
     images, labels = next(batches)  # the order of the whole phase goes to the device
     with no_waits():
         one.advance(one.batches[phase].augmented(images, 1, True), labels)
+
+
+@pytest.mark.parametrize(("sampling", "phase"), [kind for kind in KINDS if kind != ("single_path", "theta")])
+def test_no_step_waits_for_the_device(search, sampling, phase):
+    """But those of a single path's theta, which must know the path."""
+    check_that_no_step_waits(search(sampling=sampling), phase)
+
+
+def test_no_step_of_a_one_shot_training_waits_for_the_device(one_shot):
+    check_that_no_step_waits(one_shot(), "weights")
 
 
 def test_no_step_of_a_training_waits_for_the_device(training):
@@ -100,6 +115,13 @@ def test_the_gpu_has_the_gradients_of_the_cpu(search, sampling, phase, exact):
     wanted = gradients_of(search(torch.device("cpu"), sampling=sampling, precision="float32"), phase)
     for precision, tolerance in zip(PRECISIONS, (1e-3, 0.3), strict=False):
         found = gradients_of(search(sampling=sampling, precision=precision), phase).cpu()
+        assert (found - wanted).norm() < tolerance * wanted.norm(), precision
+
+
+def test_one_shot_training_has_the_gradients_of_the_cpu(one_shot, exact):
+    wanted = gradients_of(one_shot(torch.device("cpu"), precision="float32"), "weights")
+    for precision, tolerance in zip(PRECISIONS, (1e-3, 0.3), strict=False):
+        found = gradients_of(one_shot(precision=precision), "weights").cpu()
         assert (found - wanted).norm() < tolerance * wanted.norm(), precision
 
 
@@ -146,6 +168,11 @@ def whole_and_stopped(make, tmp_path) -> list[dict]:
 @pytest.mark.parametrize("sampling", ["soft", "single_path"])
 def test_a_search_goes_on_bit_for_bit_where_sums_have_an_order(search, tmp_path, sampling, exact):
     found = whole_and_stopped(lambda: search(sampling=sampling), tmp_path)
+    assert all(map(torch.equal, found[0]["theta"], found[1]["theta"]))
+
+
+def test_a_one_shot_training_goes_on_bit_for_bit_where_sums_have_an_order(one_shot, tmp_path, exact):
+    found = whole_and_stopped(lambda: one_shot(rated=20), tmp_path)  # of which all must fit between two stops
     assert all(map(torch.equal, found[0]["theta"], found[1]["theta"]))
 
 

@@ -94,7 +94,7 @@ def test_spaces_and_published_networks_are_there(environment, tmp_path):
     assert "384,960,160" in described.stdout
 
 
-@pytest.mark.parametrize(("command", "missing"), [("train-supernet", "pandas"), ("validate-latency", "scipy")])
+@pytest.mark.parametrize(("command", "missing"), [("train-supernet", "psutil"), ("validate-latency", "scipy")])
 def test_what_is_missing_for_a_command_is_told(environment, tmp_path, command, missing):
     done = call(environment, "fbnet", command, "--help", cwd=tmp_path)
     assert done.returncode == 1

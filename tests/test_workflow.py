@@ -82,7 +82,7 @@ USERS = {
     "search/mixed": {"train_supernet"},
     "search/fused": {"train_supernet"},
     "training/loop": {"train_supernet", "train_architecture"},
-    "data/batches": {"train_supernet", "train_architecture", "evaluate_supernet", "export_model"},
+    "data/batches": {"train_supernet", "train_architecture", "sample_architecture", "evaluate_supernet", "export_model"},
     "training/exclusive": {"train_supernet", "train_architecture"},
     "settings": {"train_supernet", "train_architecture"},
     "evaluation/retraining": {"train_architecture"},
@@ -373,8 +373,14 @@ def test_a_table_of_other_hardware_is_not_held_against_this(copy_of_finished):
 def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finished):
     workflow, results = copy_of_finished, copy_of_finished.folder / "results"
     targets = {"onnx": {"engine": "onnxruntime", "runs": 3}, "macs": {"engine": "analytic"}}
-    searches = {"first": {}} | {f"for_{target}": {"target": target} for target in targets}
-    workflow.configure(with_settings(latency=TINY["latency"] | targets, searches=searches, search__target="cpu"))
+    one_shot = {"method": "one_shot", "shared_weights": True, "rated": 40, "weights": {"warmup_epochs": 1}}
+    searches = {"first": {}, "for_onnx": {"target": "onnx"}, "for_macs": {"target": "macs"} | one_shot}
+
+    def configure(**targets):
+        changes = {"searches": searches, "search__target": "cpu", "sample__judged": 6}
+        workflow.configure(with_settings(latency=TINY["latency"] | targets, **changes))
+
+    configure(**targets)
     before = (results / "search/first/theta.tsv").stat().st_mtime_ns
     done = workflow(*(f"results/architectures/{search}.tsv" for search in searches))
     assert done.returncode == 0, done.stdout
@@ -385,6 +391,12 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     assert "results/latency/macs.validation.tsv" not in dry
     counted = pd.read_csv(results / "architectures/for_macs.tsv", sep="\t")
     assert (counted.macs / counted.latency_us).to_list() == pytest.approx([1000] * len(counted), rel=1e-3)
+    assert counted.supernet_top1.between(0, 1).all()  # of those judged inside the supernet, the best
+    assert counted.supernet_top1.is_monotonic_decreasing
+    configure(**targets | {"macs": {"engine": "analytic", "cost": "params"}})
+    dry = workflow("--dry-run", "results/architectures/for_macs.tsv").stdout
+    assert {"profile_latency", "sample_architecture"} <= set(re.findall(r"rule (\w+):", dry))
+    assert "train_supernet" not in dry  # which no latency has gone into
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):

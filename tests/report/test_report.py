@@ -110,6 +110,8 @@ def write_search(folder: Path, name: str, epochs=3, ops=("ir_k3_e1", "ir_k3_s2",
         space=str(SPACES / "tiny.yaml"),
         name=name,
         latency_budget=None,
+        table=write_table(folder / "table.tsv", read_space(SPACES / "tiny.yaml")),
+        classes=10,
         **{key: folder / f"{key}.svg" for key in ("theta", "history", "architecture")},
     )
 
@@ -252,8 +254,7 @@ def test_pictures_of_a_search_are_the_same_bytes_each_time_and_carry_captions(tm
     pictures = []
     for folder in ("a", "b"):
         arguments = write_search(tmp_path / folder, "one & <two>", epochs)
-        arguments.latency_budget, arguments.classes = "1.99ms", 10
-        arguments.table = write_table(tmp_path / folder / "table.tsv", read_space(arguments.space))
+        arguments.latency_budget = "1.99ms"
         plot_search.main(arguments)
         pictures.append([path.read_bytes() for path in (arguments.theta, arguments.history, arguments.architecture)])
     assert pictures[0] == pictures[1]
@@ -544,6 +545,28 @@ def test_what_is_no_picture_ends_in_a_sentence(tmp_path, text):
         (tmp_path / "x.svg").write_text(text)
     with pytest.raises(InputError, match=r"x\.svg"):
         read_picture(tmp_path / "x.svg")
+
+
+def test_what_operators_are_worth_is_drawn_beside_what_they_cost(tmp_path):
+    arguments = write_search(tmp_path / "one", "one")
+    worth = {"ir_k3_e1": -3.0, "ir_k3_s2": 0.5, "ir_k5_e3": 4.5, "skip": -2.0}
+    write_rows(
+        arguments.search / "theta.tsv",
+        [
+            {"epoch": 2, "layer": layer, "op": op, "theta": layer * value, "probability": 0.25}
+            for layer in (1, 2, 3)
+            for op, value in worth.items()
+        ],
+    )
+    rows = [{"epoch": 2, "phase": phase, "latency_us": "", "top1": 0.5} for phase in ("weights", "largest", "random", "rated")]
+    write_rows(arguments.search / "history.tsv", rows)
+    plot_search.main(arguments)
+    caption = read_picture(arguments.theta).caption
+    assert "Worth most is k5_e3 in layer 3 (+13.5), least k3_e1 in layer 3 (-9.0). In 3 of 3 layers" in caption
+    assert "the largest architecture ends at an accuracy of 50.0%" in read_picture(arguments.history).caption
+    (arguments.search / "theta.tsv").write_text("\n".join((arguments.search / "theta.tsv").read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(InputError, match="layer 3 has no row for skip"):
+        plot_search.main(arguments)
 
 
 def test_programs_name_the_file_that_is_wrong(tmp_path, script, report):

@@ -178,7 +178,7 @@ def test_what_a_search_leaves(trained, tiny):
     assert np.allclose(theta.groupby(["epoch", "layer"]).probability.sum(), 1, atol=1e-5)
 
     supernet = torch.load(trained / "supernet.pt", weights_only=True)
-    assert supernet["settings"] == SETTINGS
+    assert supernet["settings"] == SETTINGS | {"method": "fbnet"}
     assert len(supernet["ops"]) == len(tiny.layers)
     assert set(supernet["code"]) >= {"train_supernet.py", "fbnet/search/search.py", "fbnet/space/operators.py"}
     assert next((trained / "tensorboard").iterdir()).name.startswith("events")
@@ -302,7 +302,7 @@ def test_a_checkpoint_of_another_run_or_a_broken_one_is_left_unused(tmp_path, ca
         ({"batch_size": 300}, "only 287 training images are left for theta"),
         ({"loss": {"form": "target", "target_us": 1.0, "weight": 1.0}}, "the loss aims at 1 µs"),
         (
-            {"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}},
+            {"weights": {"lr": 1e30, "momentum": 0.9, "weight_decay": 0.0, "warmup_epochs": 0}},
             "no longer finite in epoch 1/4, phase weights, step 2: lower search.weights.lr; there is no checkpoint yet",
         ),
         ({"theta": {"lr": 1e38, "weight_decay": 0.0}}, "epoch 2/4, phase theta, step 1: lower search.theta.lr; the checkpoint"),

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from absent_gpu import FLOAT32, FLOAT32_UNLESS_SAID, CudaAutocast, NoWaits, Operations, fake_gpu
 from conftest import ROOT, write_table
-from evaluate_supernet import accuracy
 from fbnet.data.batches import Batches
 from fbnet.data.dataset import Dataset, read_dataset
 from fbnet.errors import InputError
@@ -22,8 +21,9 @@ from fbnet.latency import LatencyTable, Target, read_table
 from fbnet.latency.torch_engine import DTYPES, FORMATS, Moment, TorchEngine
 from fbnet.runtime import StopRequest
 from fbnet.search import Search, StochasticSupernet
+from fbnet.search.judging import accuracy
 from fbnet.search.mixed import MixedOperation
-from fbnet.settings import Settings, TrainSettings
+from fbnet.settings import Settings, TrainSettings, of_method
 from fbnet.space import CANDIDATES, OPERATORS, Architecture, Cell, in_space, read_space
 from recipes import OPS, RECIPE, SETTINGS
 from whole_steps import KINDS, Outputs, check_search, check_training, gradients_of, is_last, layer_outputs
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("fake tensors")  # what PyTorch first learn
 SHARED = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-FULL = {key: value for key, value in CONFIG["search"].items() if key not in ("target", "latency_budget")}
+FULL = {key: value for key, value in of_method(CONFIG["search"]).items() if key != "method"}
 
 
 def images_of(space, count: int) -> Dataset:

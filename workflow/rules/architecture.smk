@@ -4,10 +4,15 @@
 include: "functions/architecture.smk"
 
 
+JUDGED = int(CONFIG["sample"]["judged"] > CONFIG["sample"]["count"])  # whether architectures are judged inside the supernet
+
+
 rule sample_architecture:
     input:
         supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
         table=latency_table,
+        arrays=ancient(rules.train_supernet.input.arrays) if JUDGED else [],
+        data=rules.download_cifar.output.description if JUDGED else [],
     output:
         f"{RESULTS}/architectures/{{search}}.tsv",
     log:
@@ -18,15 +23,18 @@ rule sample_architecture:
         "architectures"
     conda:
         "../envs/fbnet.yaml"
+    threads: CONFIG["threads"] if JUDGED else 1
     resources:
         **node_resources(),
+        gpu=lambda wildcards: min(CONFIG["searches"][wildcards.search]["gpu"], JUDGED),
     params:
         **program("sample_architecture.py"),
+        data=lambda wildcards, input: [f"--data={Path(input.data).parent}"] if JUDGED else [],
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
         budget=budget_options,
     shell:
         "{params.run} --supernet {input.supernet:q} --table {input.table:q}"
-        " {params.options:q} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
+        " {params.options:q} {params.data:q} --threads {threads} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
 rule export_modeldef:

@@ -22,12 +22,13 @@ SCRIPTS = ROOT / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from fbnet.architecture import budget, find
-from fbnet.config import NOT_TRAINED, check_yaml, resolve
+from fbnet.config import check_yaml, resolve
 from fbnet.data import dataset_classes
 from fbnet.errors import InputError
 from fbnet.evaluation import network_sets, print_summary
 from fbnet.latency import TABLE_SETTINGS, Target
 from fbnet.provenance import code_hashes, file_hash
+from fbnet.settings import of_method
 from fbnet.space import in_space, published
 
 try:

@@ -9,7 +9,7 @@ rule train_supernet:
         # The description holds the arrays' hashes: they need only be there.
         arrays=ancient([f for f in rules.download_cifar.output if f.endswith(".npy")]),
         data=rules.download_cifar.output.description,
-        table=latency_table,
+        table=search_table,
         validation=ancient(search_validation),
     output:
         # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
@@ -30,13 +30,13 @@ rule train_supernet:
         **program("train_supernet.py"),
         space=json_of(SPACE.definition),
         data=lambda wildcards, input: Path(input.data).parent,
-        expected=expected_settings,
+        table=table_options,
         settings=search_settings,
         aim=aim_options,
         strict=strict_options,
         out=lambda wildcards, output: Path(output.supernet).parent,
         checkpoint_minutes=untracked(CONFIG["checkpoint_minutes"]),
     shell:
-        "{params.run} --data {params.data:q} --space {params.space:q} --table {input.table:q}"
-        " {params.strict:q} {params.aim[options]:q} --expected {params.expected:q} --settings {params.settings:q} --threads {threads}"
+        "{params.run} --data {params.data:q} --space {params.space:q}"
+        " {params.table:q} {params.strict:q} {params.aim[options]:q} --settings {params.settings:q} --threads {threads}"
         " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"

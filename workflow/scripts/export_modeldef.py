@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _numbers(path: Path, row: dict) -> dict:
     try:
-        return {key: kind(row[key]) for key, kind in NUMBERS.items()}
+        return {key: kind(row[key]) for key, kind in (NUMBERS | {"supernet_top1": float}).items() if key in row}
     except ValueError as error:
         raise InputError(f"the architectures {path}, {row['name']}: {error}") from None
 

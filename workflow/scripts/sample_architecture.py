@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sample architectures from a trained supernet, within a latency budget if there is one; needs no GPU and no dataset."""
+"""Sample architectures from a trained supernet, within a latency budget if there is one; those of --judged need the dataset."""
 
 import argparse
 import math
@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fbnet.architecture import in_us
 from fbnet.architecture.sampling import described, draw
+from fbnet.data.dataset import read_dataset
+from fbnet.device import choose_device
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run
-from fbnet.search import read_supernet
+from fbnet.search import one_shot_accuracies, read_supernet
 from fbnet.space import make_space
 
 
@@ -19,15 +21,24 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.table, space, classes)
     budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else math.inf
     theta = [theta.tolist() for theta in supernet["theta"]]
-    drawn = draw(table, theta, arguments.method, arguments.count, arguments.seed, budget_us)
+    drawn = draw(table, theta, arguments.method, max(arguments.count, arguments.judged), arguments.seed, budget_us)
+    accuracies = []
+    if arguments.judged > arguments.count:
+        device = choose_device(arguments.threads, supernet["settings"]["gpu"])
+        accuracies = one_shot_accuracies(supernet, read_dataset(arguments.data), [ops for ops, _ in drawn], device)
+        order = sorted(range(len(drawn)), key=lambda number: -accuracies[number])[: arguments.count]
+        drawn, accuracies = ([values[number] for number in order] for values in (drawn, accuracies))
     alone = arguments.method == "argmax" and arguments.count == 1
     names = [arguments.name if alone else f"{arguments.name}_{number}" for number in range(1, len(drawn) + 1)]
     rows = described(table, classes, {name: ops for name, (ops, _) in zip(names, drawn, strict=True)})
     rows.insert(2, "log_prob", [log_prob for _, log_prob in drawn])
+    if accuracies:
+        rows["supernet_top1"] = accuracies
     with replacing(arguments.out) as (out,):
         rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
+    by = f"{arguments.method}, the best of {arguments.judged} inside the supernet" if accuracies else arguments.method
     within = "" if math.isinf(budget_us) else f" within {budget_us:.0f} µs"
-    log.info("Derived by %s%s: %s (%s)", arguments.method, within, ", ".join(names), arguments.out)
+    log.info("Derived by %s%s: %s (%s)", by, within, ", ".join(names), arguments.out)
 
 
 if __name__ == "__main__":
@@ -36,6 +47,9 @@ if __name__ == "__main__":
     parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
     parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax", help="the most probable, or random samples")
     parser.add_argument("--count", type=int, default=1, help="number of architectures")
+    parser.add_argument("--judged", type=int, default=1, help="of so many, keep those with the best one-shot accuracies")
+    parser.add_argument("--data", type=Path, help="folder of the prepared dataset, for these; its test set is not touched")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads for these, where there is no GPU (0: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the softmax samples")
     parser.add_argument("--latency-budget", help="the most that they may take: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
     parser.add_argument("--name", required=True, help="name of the architecture; of several, _1, _2, … are appended")

@@ -9,12 +9,12 @@ from fbnet.architecture import in_us
 from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError, Stopped
-from fbnet.latency import read_header, read_table
+from fbnet.latency import check_error, read_table
 from fbnet.mappings import read_mapping
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.runtime import StopRequest, log, run
-from fbnet.search import Search
-from fbnet.settings import Settings
+from fbnet.search import OneShot, Search
+from fbnet.settings import settings_of
 from fbnet.space import read_space
 from fbnet.training import Ranks, alone, fingerprint, launch, made_by_another
 
@@ -31,25 +31,18 @@ def main(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace, stop: StopRequest, ranks: Ranks, waited: bool) -> None:
     values, space = read_mapping(arguments.settings, "settings"), read_space(arguments.space)
     dataset = read_dataset(arguments.data, space.resolution)
-    table = read_table(arguments.table, space, len(dataset.classes), read_mapping(arguments.expected, "expected"))
+    inputs = {"settings": values, "space": space.definition, "code": code_hashes(Path(__file__))}
+    inputs["data_sha256"] = file_hash(arguments.data / "dataset.json")
+    if values.get("method") == "fbnet":
+        if not arguments.table:
+            raise InputError("a search by method fbnet minimises latency: give its --table")
+        table = read_table(arguments.table, space, len(dataset.classes), read_mapping(arguments.expected, "expected"))
+        inputs["table_sha256"] = file_hash(arguments.table)
     if arguments.validation:
-        error = float(read_header(arguments.validation)["mean_error"])
-        if error > arguments.largest_error:
-            raise InputError(
-                f"the latency table {arguments.table} predicts networks with a mean error of {error:.1%}, more than "
-                f"validation.error allows ({arguments.largest_error:.1%}), and validation.strict is set: measure again on a "
-                f"quiet machine, or allow more"
-            )
+        check_error(arguments.table, arguments.validation, arguments.largest_error)
     if arguments.latency_budget:
         values["loss"]["target_us"] = in_us(arguments.latency_budget, table)
-    settings = Settings.of(values)
-    inputs = {
-        "settings": values,
-        "space": space.definition,
-        "table_sha256": file_hash(arguments.table),
-        "data_sha256": file_hash(arguments.data / "dataset.json"),
-        "code": code_hashes(Path(__file__)),
-    }
+    settings = settings_of(values)
     if waited and made_by_another(arguments.out / "supernet.pt", inputs):
         log.info("The same search has ended meanwhile; its result is used.")
         return
@@ -57,9 +50,13 @@ def train(arguments: argparse.Namespace, stop: StopRequest, ranks: Ranks, waited
         if stop.signal:
             raise Stopped(f"Stopped by {stop.signal} before training.")
         sys.exit(launch(settings.gpu))
-    search = Search(dataset, table, settings, choose_device(arguments.threads, settings.gpu), ranks)
-    digest = fingerprint(**inputs)
-    search.run(arguments.out / "checkpoint.pt", digest, arguments.out / "tensorboard", arguments.checkpoint_minutes, stop)
+    device = choose_device(arguments.threads, settings.gpu)
+    if values["method"] == "fbnet":
+        search = Search(dataset, table, settings, device, ranks)
+    else:
+        search = OneShot(dataset, space, settings, device, ranks)
+    digest, minutes = fingerprint(**inputs), arguments.checkpoint_minutes
+    search.run(arguments.out / "checkpoint.pt", digest, arguments.out / "tensorboard", minutes, stop)
     if ranks.is_first:
         search.write_result(arguments.out, {"classes": list(dataset.classes)} | inputs)
 
@@ -68,7 +65,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of a prepared dataset")
     parser.add_argument("--space", required=True, help="search space: a YAML file, or JSON")
-    parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
+    parser.add_argument("--table", type=Path, help="latency table (TSV), for method fbnet")
     parser.add_argument("--validation", type=Path, help="validation of that table (TSV)")
     parser.add_argument("--largest-error", type=float, default=0.1, help="do not start if its mean error is larger")
     parser.add_argument("--expected", default="{}", help="settings that the table must not contradict: a YAML file, or JSON")

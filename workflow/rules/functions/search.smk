@@ -2,29 +2,43 @@
 
 
 def search_settings(wildcards):
-    """What the training of one search depends on: its settings, without the target and the unused form of the loss."""
-    settings = {key: value for key, value in CONFIG["searches"][wildcards.search].items() if key not in NOT_TRAINED}
+    """What the training of one search depends on: the settings of its method, without the unused form of the loss."""
+    settings = of_method(CONFIG["searches"][wildcards.search])
     keys = {"paper": ("form", "alpha", "beta"), "target": ("form", "target_us", "weight")}
-    loss = settings["loss"]
-    return json_of(settings | {"loss": {key: loss[key] for key in keys[loss["form"]]}})
+    if loss := settings.get("loss"):
+        settings["loss"] = {key: loss[key] for key in keys[loss["form"]]}
+    return json_of(settings)
+
+
+def search_table(wildcards):
+    """The latency table, if the method looks at it."""
+    return latency_table(wildcards) if looks_at_latency(wildcards) else []
+
+
+def looks_at_latency(wildcards):
+    """Whether latency is part of what a search's training minimises."""
+    return CONFIG["searches"][wildcards.search]["method"] == "fbnet"
 
 
 def aim_options(wildcards):
     """The budget, where it is what the loss aims at."""
     search = CONFIG["searches"][wildcards.search]
     aims = search["loss"]["form"] == "target" and search["loss"]["target_us"] is None
-    return budget_options(wildcards) if aims else {"options": [], "operators": None}
+    return budget_options(wildcards) if aims and looks_at_latency(wildcards) else {"options": [], "operators": None}
 
 
-def expected_settings(wildcards):
-    """What the table of a search's target must have been made for."""
-    return json_of(table_settings(CONFIG["searches"][wildcards.search]["target"]))
+def table_options(wildcards, input):
+    """The table of a search's target, and what it must have been made for, if the method looks at it."""
+    if not input.table:
+        return []
+    return [f"--table={input.table}", f"--expected={json_of(table_settings(CONFIG['searches'][wildcards.search]['target']))}"]
 
 
 def search_validation(wildcards):
     """The validation of that table, if the search must not start from a bad one."""
     target = CONFIG["searches"][wildcards.search]["target"]
-    return f"{RESULTS}/latency/{target}.validation.tsv" if VALIDATION["strict"] and is_measured(target) else []
+    wanted = VALIDATION["strict"] and is_measured(target) and looks_at_latency(wildcards)
+    return f"{RESULTS}/latency/{target}.validation.tsv" if wanted else []
 
 
 def strict_options(wildcards, input):

@@ -15,10 +15,8 @@ from fbnet.architecture import budget
 from fbnet.data import TRAINING_IMAGES, dataset_classes
 from fbnet.errors import InputError
 from fbnet.latency import Target
-from fbnet.settings import Settings, TrainSettings
+from fbnet.settings import TrainSettings, of_method, settings_of
 from fbnet.space import SearchSpace, read_space
-
-NOT_TRAINED = ("target", "latency_budget")  # keys of a search that are no settings of its training
 
 
 def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
@@ -111,17 +109,18 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         raise InputError(
             f"{where}: target is {search['target']!r}, but must be a name under latency: {', '.join(config['latency'])}"
         )
-    if search["warmup_epochs"] >= search["epochs"]:
+    by_theta = search["method"] == "fbnet"
+    if by_theta and search["warmup_epochs"] >= search["epochs"]:
         raise InputError(
             f"{where}: warmup_epochs is {search['warmup_epochs']}, but must be less than epochs ({search['epochs']}), "
             f"or theta is never trained"
         )
-    if search["loss"]["form"] == "target" and search["loss"]["target_us"] is None and not search["latency_budget"]:
+    if by_theta and search["loss"]["form"] == "target" and search["loss"]["target_us"] is None and not search["latency_budget"]:
         raise InputError(
             f"{where}: neither loss.target_us nor latency_budget is set, but loss.form 'target' needs one: give a latency"
         )
     try:
-        Settings.of({key: value for key, value in search.items() if key not in NOT_TRAINED})
+        settings_of(of_method(search))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)

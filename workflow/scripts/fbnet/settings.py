@@ -61,6 +61,60 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class OneShotSettings:
+    """The settings of a one-shot training; what they mean stands in config.yaml, under `search`."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    weight_share: float
+    shared_weights: bool
+    paths: int
+    rated: int
+    weights: dict
+    augment: dict
+    gpu: int
+    precision: str
+
+    @classmethod
+    def of(cls, values: dict) -> "OneShotSettings":
+        """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one, or sizes that do not fit."""
+        settings = cls(**_exactly(cls, values, "a search"))
+        if settings.weights["warmup_epochs"] >= settings.epochs:
+            raise InputError(
+                f"search.weights.warmup_epochs is {settings.weights['warmup_epochs']}, but must be less than search.epochs "
+                f"({settings.epochs})"
+            )
+        return settings
+
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts a batch is divided: each has one process, and its own batch norm statistics."""
+        return max(self.gpu, 1)
+
+    def rate_at(self, epoch: float) -> float:
+        """The learning rate at a time in epochs."""
+        return ramped(self.weights["lr"], epoch, self.epochs, self.weights["warmup_epochs"])
+
+
+METHODS = {"fbnet": Settings, "one_shot": OneShotSettings}
+
+
+def of_method(search: dict) -> dict:
+    """The settings of a resolved search on which its training depends: those of its method, and that."""
+    own = dataclasses.fields(METHODS[search["method"]])
+    return {"method": search["method"]} | {field.name: search[field.name] for field in own}
+
+
+def settings_of(values: dict) -> Settings | OneShotSettings:
+    """The settings of a method from what `of_method` gives. Raises InputError."""
+    own = dict(values)
+    if (method := own.pop("method", None)) not in METHODS:
+        raise InputError(f"a search's method is {method!r}, but must be one of {', '.join(METHODS)}")
+    return METHODS[method].of(own)
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """The settings of a network's training from scratch; what they mean stands in config.yaml, under `train`."""
 
@@ -99,11 +153,9 @@ class TrainSettings:
 
     def rate_at(self, epoch: float) -> float:
         """The learning rate at a time in epochs: a linear warm-up, then a cosine to 0, or a tenth from each of `drops` on."""
-        if epoch < self.warmup_epochs:
-            return self.lr * epoch / self.warmup_epochs
-        if self.schedule == "steps":
+        if self.schedule == "steps" and epoch >= self.warmup_epochs:
             return self.lr * 0.1 ** sum(epoch >= drop for drop in self.drops)
-        return learning_rate_at(epoch - self.warmup_epochs, self.epochs - self.warmup_epochs, self.lr)
+        return ramped(self.lr, epoch, self.epochs, self.warmup_epochs)
 
 
 def _exactly(kind: type, values: dict, what: str) -> dict:
@@ -117,6 +169,13 @@ def _exactly(kind: type, values: dict, what: str) -> dict:
 def temperature_at(epoch: int, epochs: int, start: float, decay: float) -> float:
     """The Gumbel-softmax temperature: from `start` in epoch 0 to start · exp(−decay) in the last, whatever the run's length."""
     return start * math.exp(-decay * epoch / max(epochs - 1, 1))
+
+
+def ramped(top: float, epoch: float, epochs: int, warmup_epochs: int) -> float:
+    """A learning rate that rises linearly to `top` over the warm-up, then falls towards 0 by a cosine."""
+    if epoch < warmup_epochs:
+        return top * epoch / warmup_epochs
+    return learning_rate_at(epoch - warmup_epochs, epochs - warmup_epochs, top)
 
 
 def learning_rate_at(epoch: float, epochs: int, start: float) -> float:

@@ -48,9 +48,9 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
         [(name, entry), *_] = document["architectures"].items()
         provenance, ops = document["provenance"], entry["ops"].split(" ")
         space, classes = make_space(provenance["space"]), len(provenance["classes"])
-        aim_us = provenance["settings"]["loss"].get("target_us")
+        aim_us = provenance["settings"].get("loss", {}).get("target_us")
         known = {"macs": entry["macs"], "params": entry["params"], "predicted_us": entry["latency_us"]}
-        known["one_shot"] = provenance["top1"] if ops == provenance["ops"] else None
+        known["one_shot"] = entry.get("supernet_top1", provenance["top1"] if ops == provenance["ops"] else None)
     budget = settings["latency_budget"]
     if budget:
         table = read_table(results / f"latency/{settings['target']}.tsv", space, classes)

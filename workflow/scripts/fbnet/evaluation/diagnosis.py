@@ -23,18 +23,19 @@ def diagnosis(
     if optional and skipped > MOST_SKIPS * len(optional):
         texts.append(
             f"{skipped} of the {len(optional)} layers that can be left out are: latency counts too much. Lower loss.beta (form "
-            f"paper), or aim at a larger latency_budget (form target)."
+            f"paper), or allow a larger latency_budget."
         )
     entropies = [sum(-p * math.log(p) for p in row if p > 0) / math.log(len(row)) for row in probabilities if len(row) > 1]
     if entropies and (entropy := sum(entropies) / len(entropies)) > UNIFORM:
         texts.append(
             f"The search has hardly decided (the entropy of theta's probabilities is {entropy:.0%} of the largest): the derived "
-            f"architecture is little more than chance. Give more epochs, a larger theta.lr, or a lower final temperature (a "
-            f"larger temperature.decay)."
+            f"architecture is little more than chance. Give more epochs; theta a larger theta.lr, or a lower final "
+            f"temperature (a larger temperature.decay); method one_shot more architectures to rate (search.rated)."
         )
     if one_shot is not None and one_shot < 2 / classes:
         texts.append(
             f"The one-shot accuracy of the derived architecture is {one_shot:.1%}, hardly more than chance "
-            f"({1 / classes:.1%}): theta learned from a supernet that had learned little. Give more epochs or more warm-up."
+            f"({1 / classes:.1%}): the supernet that chose it had learned little. Give more epochs, or let operators share "
+            f"their weights (search.shared_weights)."
         )
     return texts

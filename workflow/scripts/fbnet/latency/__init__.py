@@ -3,7 +3,17 @@
 Stands on network and space. What is handed on here, and what it needs, does without torch and NumPy.
 """
 
-from fbnet.latency.table import LatencyTable, device_of, hardly_differ, read_header, read_table
+from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table
 from fbnet.latency.target import OPSET, TABLE_SETTINGS, Target
 
-__all__ = ["OPSET", "TABLE_SETTINGS", "LatencyTable", "Target", "device_of", "hardly_differ", "read_header", "read_table"]
+__all__ = [
+    "OPSET",
+    "TABLE_SETTINGS",
+    "LatencyTable",
+    "Target",
+    "check_error",
+    "device_of",
+    "hardly_differ",
+    "read_header",
+    "read_table",
+]

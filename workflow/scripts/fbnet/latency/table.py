@@ -149,6 +149,16 @@ def read_header(path: Path) -> dict[str, str]:
     return header
 
 
+def check_error(table: Path, validation: Path, largest: float) -> None:
+    """Raises InputError if a table's validation found a larger mean error than this, as a share."""
+    error = float(read_header(validation)["mean_error"])
+    if error > largest:
+        raise InputError(
+            f"the latency table {table} predicts networks with a mean error of {error:.1%}, more than validation.error allows "
+            f"({largest:.1%}), and validation.strict is set: measure again on a quiet machine, or allow more"
+        )
+
+
 def contrast(path: Path) -> float | None:
     """How far the operators of a layer differ: the slowest's latency over the fastest's, `skip` aside, the median over layers.
 

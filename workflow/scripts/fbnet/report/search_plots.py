@@ -98,32 +98,38 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
         "weights": {"label": "Gumbel samples, weight phase", "color": "0.6", "ls": "-", "lw": 1.6},
         "theta": {"label": "Gumbel samples, theta phase", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
         "argmax": {"label": "most probable architecture", "color": "0.05", "ls": "-", "lw": 1.2, "marker": "o", "ms": 3.5},
+        "largest": {"label": "largest architecture", "color": "0.05", "ls": "-", "lw": 1.2, "marker": "o", "ms": 3.5},
+        "random": {"label": "random architectures", "color": "#3a78b5", "ls": "--", "lw": 1.2, "marker": "^", "ms": 3.5},
     }
-    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(4.4, 4.3), layout="constrained")
-    for phase, style in styles.items():
-        own = [row for row in rows if row["phase"] == phase]
-        every = max(1, len(own) // 12)
-        for axes, column, factor in ((above, "latency_us", 1e-3), (below, "top1", 100)):
-            points = [(row["epoch"], factor * row[column]) for row in own if row[column] is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), **style, markevery=every)
-    if budget_us is not None:
-        above.axhline(budget_us / 1000, color="0.2", ls=(0, (5, 3)), lw=0.9, label=f"budget, {milliseconds(budget_us)}")
-    above.set_ylabel("predicted latency, ms")
-    below.set(ylabel="top-1 accuracy, %", xlabel="epoch")
+    panels = {"latency_us": (1e-3, "predicted latency, ms"), "top1": (100, "top-1 accuracy, %")}
+    if all(row["latency_us"] is None for row in rows):  # of a one-shot training
+        del panels["latency_us"]
+        styles["weights"]["label"] = "largest architecture, in training"
+    figure, axes = plt.subplots(
+        len(panels), sharex=True, squeeze=False, figsize=(4.4, 0.3 + 2 * len(panels)), layout="constrained"
+    )
     first = min((row["epoch"] for row in rows if row["phase"] == "theta"), default=None)
     start, end = (pick(row["epoch"] for row in rows) for pick in (min, max))
-    for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.92", lw=0.6)
-        axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis, (column, (factor, label)) in zip(axes.flat, panels.items(), strict=True):
+        for phase, style in styles.items():
+            points = [(row["epoch"], factor * row[column]) for row in rows if row["phase"] == phase and row[column] is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), **style, markevery=max(1, len(points) // 12))
+        if column == "latency_us" and budget_us is not None:
+            axis.axhline(budget_us / 1000, color="0.2", ls=(0, (5, 3)), lw=0.9, label=f"budget, {milliseconds(budget_us)}")
+        axis.set_ylabel(label)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.92", lw=0.6)
+        axis.set_axisbelow(True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if first is not None and first > start:
-            axes.axvspan(start - 0.5, first - 0.5, color="0.95", lw=0, zorder=0, label="warm-up: weights only")
-        axes.set_xlim(start - 0.5, end + 0.5)
-    handles, labels = above.get_legend_handles_labels()
-    handles_below, labels_below = below.get_legend_handles_labels()
-    legend = dict(zip(labels_below + labels, handles_below + handles, strict=True))
+            axis.axvspan(start - 0.5, first - 0.5, color="0.95", lw=0, zorder=0, label="warm-up: weights only")
+        axis.set_xlim(start - 0.5, end + 0.5)
+    axis.set_xlabel("epoch")
+    legend: dict = {}
+    for axis in axes.flat[::-1]:
+        handles, labels = axis.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
     figure.legend(legend.values(), legend, loc="outside lower center", ncols=2, frameon=False, fontsize=7, handlelength=3)
     put_title(figure, title)
     save(figure, path, _history_caption(rows, budget_us))
@@ -132,6 +138,12 @@ def history(rows: Sequence[dict], title: str, path: Path, budget_us: float | Non
 def _history_caption(rows: Sequence[dict], budget_us: float | None) -> str:
     expected = [row["latency_us"] for row in rows if row["phase"] in ("weights", "theta") and row["latency_us"] is not None]
     chosen = [row for row in rows if row["phase"] == "argmax"]
+    largest, others = ([row["top1"] for row in rows if row["phase"] == phase] for phase in ("largest", "random"))
+    if largest and others and None not in (largest[-1], others[-1]):
+        return (
+            f"With the supernet's weights the largest architecture ends at an accuracy of {largest[-1]:.1%} on the architecture "
+            f"split, random ones at {others[-1]:.1%}."
+        )
     sentences = []
     if expected:
         start, end = map(milliseconds, (expected[0], expected[-1]))

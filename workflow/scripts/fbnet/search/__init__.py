@@ -3,8 +3,10 @@
 Stands on training, data, latency, network and space.
 """
 
+from fbnet.search.judging import one_shot_accuracies
+from fbnet.search.one_shot import OneShot
 from fbnet.search.saved import read_supernet
 from fbnet.search.search import Search
 from fbnet.search.supernet import StochasticSupernet, Supernet
 
-__all__ = ["Search", "StochasticSupernet", "Supernet", "read_supernet"]
+__all__ = ["OneShot", "Search", "StochasticSupernet", "Supernet", "one_shot_accuracies", "read_supernet"]

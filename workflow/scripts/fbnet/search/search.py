@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -14,13 +13,13 @@ from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.memory import bytes_per_image, is_out_of_memory
 from fbnet.network import cut_out
-from fbnet.runtime import log, replacing
+from fbnet.runtime import log
 from fbnet.search.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, winners
 from fbnet.search.loss import make_loss
+from fbnet.search.saved import write_supernet
 from fbnet.search.supernet import StochasticSupernet
-from fbnet.settings import Settings, learning_rate_at, temperature_at
+from fbnet.settings import Settings, ramped, temperature_at
 from fbnet.training import Loop, Ranks
-from fbnet.training.checkpoint import delete
 
 
 class Search(Loop):
@@ -100,8 +99,8 @@ class Search(Loop):
         self.supernet.learn(self.phase)
         self.supernet.train()
         if self.phase == "weights":
-            rate = learning_rate_at(self.epoch, settings.epochs, settings.weights["lr"])
-            self.optimizers["weights"].param_groups[0]["lr"] = torch.tensor(rate, device=self.device)
+            self.rate = torch.tensor(self._rate_at(self.epoch), device=self.device)
+            self.optimizers["weights"].param_groups[0]["lr"] = self.rate
         temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
         self.temperature = torch.tensor(temperature, device=self.device)
         generator = torch.Generator().manual_seed(self.seed(1))
@@ -116,7 +115,13 @@ class Search(Loop):
             self.masks = soft_masks(logits, self.noise, self.temperature)
         return temperature
 
+    def _rate_at(self, epoch: float) -> float:
+        weights = self.settings.weights
+        return ramped(weights["lr"], epoch, self.settings.epochs, weights["warmup_epochs"])
+
     def advance(self, images: Tensor, labels: Tensor) -> None:
+        if self.phase == "weights" and self.epoch < self.settings.weights["warmup_epochs"]:  # then it stays for an epoch
+            self.rate.fill_(self._rate_at(self.epoch + (self.step + 1) / len(self.batches["weights"])))
         samples, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
         if self.settings.sampling == "single_path":
             # theta has moved: which path comes next, the host must wait for
@@ -262,31 +267,14 @@ class Search(Loop):
         theta = self.thetas[epoch]
         ops = [layer[int(row.argmax())].op for layer, row in zip(self.table.space.layers, theta, strict=True)]
         [argmax] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
-        cpu = {name: value.cpu().contiguous().clone() for name, value in weights.items()}  # no views of one storage
-        return {"epoch": epoch, "weights": cpu, "theta": theta, "ops": ops, "top1": argmax["top1"]}
+        return {"epoch": epoch, "weights": weights, "theta": theta, "ops": ops, "top1": argmax["top1"]}
 
     def write_result(self, folder: Path, provenance: dict) -> None:
         """Write supernet.pt (with the provenance), theta.tsv and history.tsv, and delete the checkpoints beside them."""
-        found = self.result()
-        paths = [folder / name for name in ("supernet.pt", "theta.tsv", "history.tsv")]
-        with replacing(*paths) as (supernet, theta, history):
-            torch.save(found | provenance | self.environment, supernet)
-            self.theta_rows().to_csv(theta, sep="\t", index=False, float_format="%.6f")
-            self.history_rows().to_csv(history, sep="\t", index=False, float_format="%.6g")
-        delete(folder / "checkpoint.pt")
+        found, space = self.result(), self.table.space
+        write_supernet(folder, found | provenance | self.environment, dict(enumerate(self.thetas)), space, self.history_rows())
         log.info(
             "Derived architecture (argmax of epoch %d/%d): %.0f µs predicted, one-shot accuracy %.1f%%: %s",
-            *(found["epoch"] + 1, self.settings.epochs, self.table.predict(found["ops"]), 100 * found["top1"], paths[0]),
-        )
-
-    def theta_rows(self) -> pd.DataFrame:
-        """Theta and its softmax after every epoch: columns epoch (from 0), layer, op, theta, probability."""
-        return pd.DataFrame(
-            [
-                (epoch, cell.layer, cell.op, logit, probability)
-                for epoch, thetas in enumerate(self.thetas)
-                for layer, theta in zip(self.table.space.layers, thetas, strict=True)
-                for cell, logit, probability in zip(layer, theta.tolist(), theta.softmax(0).tolist(), strict=True)
-            ],
-            columns=["epoch", "layer", "op", "theta", "probability"],
+            *(found["epoch"] + 1, self.settings.epochs, self.table.predict(found["ops"]), 100 * found["top1"]),
+            folder / "supernet.pt",
         )

@@ -1,0 +1,171 @@
+"""One-shot training: what a step learns, what operators turn out to be worth, and that it goes on where it was stopped."""
+
+import random
+import signal
+import subprocess
+import time
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from absent_gpu import CudaAutocast, NoWaits, fake_gpu
+from fbnet.data.dataset import read_dataset
+from fbnet.network import Network, size, subnetwork_weights
+from fbnet.runtime import StopRequest
+from fbnet.search import OneShot
+from fbnet.search.worth import draw_of_all_sizes, worths
+from fbnet.settings import OneShotSettings
+from fbnet.space import read_space
+from recipes import ONE_SHOT, read, train
+from whole_steps import is_last, layer_outputs
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def one_shot(digits, space, device=CPU, made_for=None, **changes) -> OneShot:
+    return OneShot(read_dataset(digits), space, OneShotSettings.of(ONE_SHOT | changes), device, made_for=made_for)
+
+
+def first_batch(search: OneShot):
+    search.begin()
+    images, labels = next(search.batches["weights"].training(0))
+    return search.batches["weights"].normalised(images), labels
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_step_has_the_gradients_of_the_plain_networks(digits, tiny, shared):
+    """The largest learns the labels, the others its outputs; of plain networks that have the weights of the supernet."""
+    search = one_shot(digits, tiny, shared_weights=shared, precision="float32")
+    images, labels = first_batch(search)
+    paths = [[0, 2, 3], [1, 3, 2]]
+    leaves = {
+        name: value.clone().requires_grad_(value.is_floating_point()) for name, value in search.supernet.state_dict().items()
+    }
+    losses, aims = [], None
+    for path in (search.largest, *paths):
+        ops = [layer[number].op for layer, number in zip(tiny.layers, path, strict=True)]
+        with torch.device("meta"):
+            network = Network(tiny, ops, 10)
+        for module in network.modules():
+            module.track_running_stats = False
+        logits = torch.func.functional_call(network.train(), subnetwork_weights(leaves, tiny, ops), (images,))
+        losses.append(cross_entropy(logits, labels if aims is None else aims))
+        aims = logits.detach().softmax(1) if aims is None else aims
+    sum(losses).backward()
+    search.update(images, labels, paths)
+    assert search.largest == [3, 3, 3] or all(
+        size([layer[number]])[0] == max(size([cell])[0] for cell in layer)
+        for layer, number in zip(tiny.layers, search.largest, strict=True)
+    )
+    for name, parameter in search.supernet.named_parameters():
+        wanted = leaves[name].grad
+        assert (parameter.grad is None) == (wanted is None), name
+        assert wanted is None or torch.allclose(parameter.grad, wanted, atol=1e-5), name
+
+
+def test_what_operators_are_worth_is_found_again():
+    rng = np.random.default_rng(0)
+    candidates = (4, 3, 5)
+    true = [rng.normal(size=count) for count in candidates]
+    paths = np.array(list(product(*map(range, candidates))))
+    scores = 7 + sum(row[paths[:, layer]] for layer, row in enumerate(true))
+    values, error, explained = worths(paths, scores, candidates)
+    assert explained > 0.999
+    for value, wanted in zip(values, true, strict=True):
+        assert value == pytest.approx(wanted - wanted.mean(), abs=0.02)
+    noisy, noisy_error, noisy_explained = worths(paths, scores + rng.normal(size=len(paths)), candidates)
+    assert noisy_error > 10 * error
+    assert noisy_explained < 0.9
+    deviations = np.concatenate(noisy) - np.concatenate([wanted - wanted.mean() for wanted in true])
+    assert 0.3 * noisy_error < np.sqrt(np.mean(deviations**2)) < 3 * noisy_error
+    # nothing but noise explains nothing, and says so
+    _, _, nothing = worths(paths, rng.normal(size=len(paths)), candidates)
+    assert nothing < 0.2
+
+
+def test_networks_of_all_sizes_are_drawn(tiny):
+    space = read_space("fbnet_small")
+    macs = np.array([[size([cell])[0] for cell in layer] for layer in space.layers])
+
+    def spread(paths):
+        return np.std(macs[np.arange(len(space.layers)), paths].sum(1))
+
+    drawn = draw_of_all_sizes(space, 2000, 0)
+    assert drawn.shape == (2000, 10)
+    assert np.array_equal(drawn, draw_of_all_sizes(space, 2000, 0))
+    assert not np.array_equal(drawn, draw_of_all_sizes(space, 2000, 1))
+    uniform = np.random.default_rng(0).integers(9, size=(2000, 10))
+    assert spread(drawn) > 1.3 * spread(uniform)
+    counts = np.stack([np.bincount(row, minlength=9) for row in drawn.T])
+    assert counts.min() > 60  # of 222 each, if all were alike
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_step_with_the_casts_of_cuda(digits, tiny, precision):
+    exact = one_shot(digits, tiny, precision="float32")
+    found = one_shot(digits, tiny, made_for="cuda", precision=precision)
+    paths = [[0, 2, 3], [1, 3, 2]]
+    exact.update(*first_batch(exact), paths)
+    batch = first_batch(found)
+    with CudaAutocast():
+        found.update(*batch, paths)
+    ours, theirs = (
+        torch.cat([parameter.grad.flatten() for parameter in search.supernet.parameters() if parameter.grad is not None])
+        for search in (found, exact)
+    )
+    assert (ours - theirs).norm() < (0.3 if precision == "bfloat16" else 1e-3) * theirs.norm()
+
+
+def test_a_step_on_a_gpu_does_not_wait_for_it(digits):
+    space = read_space("fbnet_cifar")
+    from test_steps import images_of
+
+    with fake_gpu():
+        search = OneShot(images_of(space, 1200), space, OneShotSettings.of(ONE_SHOT | {"precision": "bfloat16"}), CUDA)
+        outputs = layer_outputs(search.supernet)
+        search.begin()
+        images, labels = next(search.batches["weights"].training(0))
+        with NoWaits():
+            search.advance(search.batches["weights"].augmented(images, 1, True), labels)
+        assert len(outputs) == 3 * 22
+        assert {(y.dtype, is_last(y), y.device) for y in outputs} == {(torch.bfloat16, True, CUDA)}
+
+
+def test_all_paths_learn(digits, tiny, tmp_path):
+    search = one_shot(digits, tiny, epochs=8)
+    search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    history = search.history_rows().set_index(["epoch", "phase"])
+    assert history.loc[(7, "largest"), "top1"] > 0.75
+    assert history.loc[(7, "random"), "top1"] > 0.5
+    assert history.loc[(7, "rated"), "top1"] > 0.5
+    assert [len(theta) for theta in search.theta] == [4, 4, 4]
+
+
+def test_stopped_anywhere_it_ends_the_same(digits, tmp_path):
+    settings = {"method": "one_shot"} | ONE_SHOT | {"epochs": 3, "rated": 150}
+
+    def command(out):
+        made = train(digits, "", out, settings, "--checkpoint-minutes", "0.001")
+        return [word for number, word in enumerate(made) if "--table" not in (word, made[number - 1])]
+
+    whole, out = tmp_path / "whole", tmp_path / "search"
+    subprocess.run(command(whole), check=True, timeout=300, capture_output=True)
+    log, rng = out.with_suffix(".log"), random.Random(0)
+    for number, after in ((signal.SIGKILL, "Each epoch:"), (signal.SIGTERM, "Rating operators")):
+        before = len(read(log))
+        process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
+        while process.poll() is None and after not in read(log)[before:]:
+            time.sleep(0.01)
+        time.sleep(rng.random() / 3)
+        process.send_signal(number)
+        assert process.wait() != 0
+    subprocess.run(command(out), check=True, timeout=300, capture_output=True)
+    first, second = (torch.load(folder / "supernet.pt", weights_only=True) for folder in (whole, out))
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    assert (out / "theta.tsv").read_bytes() == (whole / "theta.tsv").read_bytes()
+    columns = ["epoch", "phase", "loss", "ce", "top1", "top5"]
+    pd.testing.assert_frame_equal(*(pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (whole, out)))
