@@ -17,6 +17,11 @@ include: "workflow/rules/architecture.smk"
 include: "workflow/rules/evaluation.smk"
 
 
+if RACE["epochs"]:
+
+    include: "workflow/rules/race.smk"
+
+
 rule all:
     default_target: True
     input:

@@ -14,13 +14,13 @@ rule sample_architecture:
         arrays=ancient(rules.train_supernet.input.arrays) if JUDGED else [],
         data=rules.download_cifar.output.description if JUDGED else [],
     output:
-        f"{RESULTS}/architectures/{{search}}.tsv",
+        SAMPLES,
     log:
         f"{RESULTS}/logs/sample_architecture/{{search}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample_architecture/{{search}}.tsv"
     group:
-        "architectures"
+        "samples" if RACE["epochs"] else "architectures"
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"] if JUDGED else 1
@@ -31,10 +31,11 @@ rule sample_architecture:
         **program("sample_architecture.py"),
         data=lambda wildcards, input: [f"--data={Path(input.data).parent}"] if JUDGED else [],
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
+        rules=["--rules", *RACE["rules"]] if RACE["epochs"] and RACE["rules"] else [],
         budget=budget_options,
     shell:
         "{params.run} --supernet {input.supernet:q} --table {input.table:q}"
-        " {params.options:q} {params.data:q} --threads {threads} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
+        " {params.options:q} {params.rules:q} {params.data:q} --threads {threads} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
 rule export_modeldef:
@@ -61,12 +62,12 @@ rule export_modeldef:
         " --architectures {input.architectures:q} --supernet {input.supernet:q} --out {output.python:q} --log {log:q}"
 
 
-# The first architecture of a search, with weights inherited from the supernet. Where timm can express it, this and the rules
-# like it also write .timm.safetensors; that is no output, since it depends on the architecture found.
+# The first architecture of a search, with weights inherited from the supernet, or those of the race that it has won. Where timm
+# can express it, this and the rules like it also write .timm.safetensors; that is no output, since it depends on what was found.
 rule export_model:
     input:
         definition=f"{RESULTS}/modeldef/{{search}}.json",
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        weights=f"{RESULTS}/race/{{search}}/network.pt" if RACE["epochs"] else f"{RESULTS}/search/{{search}}/supernet.pt",
         table=latency_table,
         arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,
@@ -85,8 +86,9 @@ rule export_model:
     params:
         **program("export_model.py"),
         data=lambda wildcards, input: Path(input.data).parent,
+        network=network_options,
     shell:
-        "{params.run} --arch {input.definition:q} --supernet {input.supernet:q} --data {params.data:q}"
+        "{params.run} {params.network:q} --data {params.data:q}"
         " --table {input.table:q} --out {output.onnx:q} --log {log:q}"
 
 

@@ -1,6 +1,7 @@
 # What the stages share: the checked configuration, names and paths, and how a script is run.
 import itertools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -51,6 +52,8 @@ TARGET_KEYS = Target.__dataclass_fields__
 USED = sorted({search["target"] for search in CONFIG["searches"].values()})
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
 VALIDATION = CONFIG["validation"]
+RACE = CONFIG["race"]
+SAMPLES = f"{RESULTS}/race/{{search}}/entrants.tsv" if RACE["epochs"] else f"{RESULTS}/architectures/{{search}}.tsv"
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
@@ -68,6 +71,8 @@ wildcard_constraints:
     set="|".join(SETS),
     network="|".join([*CONFIG["searches"], *RULES, *(f"{name}_[0-9]+" for name in RANDOM), "published_[A-Za-z0-9_]+"]),
     seed="[0-9]+",
+    round="[0-9]+",
+    place="[0-9]+",
     published="|".join(PUBLISHED),
 
 

@@ -159,6 +159,7 @@ rule evaluate:
         measurements=[f"{RESULTS}/measurement/{name}.tsv" for name, entry in SETS.items() if is_measured(entry.target)],
         supernets=[f"{RESULTS}/evaluation/{search}.supernet.tsv" for search in CONFIG["searches"]],
         histories=[f"{RESULTS}/search/{search}/history.tsv" for search in CONFIG["searches"]],
+        races=[f"{RESULTS}/race/{search}/race.tsv" for search in CONFIG["searches"] if RACE["epochs"]],
         tables=[f"{RESULTS}/latency/{target}.tsv" for target in USED],
         validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
     output:

@@ -13,6 +13,7 @@ from fbnet.space import make_space, read_architectures
 from fbnet.space.modeldef import append, check_names, entry, render
 
 NUMBERS = {"log_prob": float, "latency_us": float, "macs": int, "params": int}
+ACCURACIES = {"supernet_top1": float, "epochs": int, "validation_top1": float, "test_top1": float}  # where they are known
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _numbers(path: Path, row: dict) -> dict:
     try:
-        return {key: kind(row[key]) for key, kind in (NUMBERS | {"supernet_top1": float}).items() if key in row}
+        return {key: kind(row[key]) for key, kind in (NUMBERS | ACCURACIES).items() if key in row}
     except ValueError as error:
         raise InputError(f"the architectures {path}, {row['name']}: {error}") from None
 

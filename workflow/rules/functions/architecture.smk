@@ -9,6 +9,13 @@ def budget_options(wildcards):
     return {"options": [f"--latency-budget={text}"], "operators": budget.read(text, SPACE)[1]}
 
 
+def network_options(wildcards, input):
+    """Where a model's architecture and weights stand."""
+    if RACE["epochs"]:
+        return ["--trained", input.weights]
+    return ["--arch", input.definition, "--supernet", input.weights]
+
+
 def published_architecture(wildcards):
     """A published architecture as text that changes with its space or operators."""
     architecture = find(wildcards.published)

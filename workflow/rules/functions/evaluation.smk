@@ -86,7 +86,13 @@ def architectures_beside(wildcards):
 
 def evaluation_plan():
     """The sets as text, for the script that brings their results together."""
-    return json_of({name: vars(entry) | {"measured": is_measured(entry.target)} for name, entry in SETS.items()})
+    raced = bool(RACE["epochs"])
+    return json_of(
+        {
+            name: vars(entry) | {"measured": is_measured(entry.target), "raced": raced and entry.kind == "found"}
+            for name, entry in SETS.items()
+        }
+    )
 
 
 def files_of_target(target):

@@ -51,6 +51,7 @@ def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
                 budget.read(str(search["latency_budget"]), space)
             except InputError as error:
                 raise InputError(f"searches.{name}: {error}") from None
+    _check_race(config)
     _check_training(config)
     return config, space
 
@@ -130,6 +131,20 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         raise InputError(
             f"{where}: batch_size is {search['batch_size']}, but must be at most {smaller}: weight_share {share} "
             f"leaves that many of the {images} training images to one of the two splits"
+        )
+
+
+def _check_race(config: dict) -> None:
+    race, count = config["race"], config["sample"]["count"]
+    if not race["epochs"]:
+        return
+    if count + len(race["rules"]) < 2:
+        raise InputError("race.epochs is set, but a race needs two architectures: raise sample.count, or add to race.rules")
+    free = [name for name, search in config["searches"].items() if not search["latency_budget"]]
+    if race["rules"] and free:
+        raise InputError(
+            f"race.rules is {race['rules']}, but searches.{free[0]} has no latency_budget, without which a rule chooses the "
+            f"largest network of all: give a latency_budget, or set race.rules to []"
         )
 
 

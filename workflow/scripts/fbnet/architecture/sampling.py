@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.special import log_softmax
 
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
@@ -26,11 +27,7 @@ def draw(
     `theta`: a logit per candidate for each searched layer. "argmax" gives the `count` most probable, "softmax" draws `count`
     times within the budget, layer by layer (FBNet, section 3.3); fewer may remain. Raises InputError if none keeps the budget.
     """
-    log_probs = []
-    for logits in theta:
-        logits = np.asarray(logits, dtype=np.float64)
-        shifted = logits - logits.max()
-        log_probs.append(shifted - np.log(np.exp(shifted).sum()))
+    log_probs = _log_probs(theta)
     if method == "argmax":
         picks = [pick for pick, _ in zip(best(table, log_probs, budget_us), range(count), strict=False)]
     else:
@@ -39,6 +36,16 @@ def draw(
         raise InputError(f"no architecture within {budget_us:.0f} µs was found: allow more, or choose sample.method argmax")
     drawn = [(_ops(table, pick), float(sum(row[i] for row, i in zip(log_probs, pick, strict=True)))) for pick in picks]
     return sorted(drawn, key=lambda item: (-item[1], item[0]))
+
+
+def log_probability(table: LatencyTable, theta, ops: Sequence[str]) -> float:
+    """The log-probability Σ log softmax(theta) of an architecture."""
+    layers = zip(table.space.layers, _log_probs(theta), ops, strict=True)
+    return float(sum(row[[cell.op for cell in layer].index(op)] for layer, row, op in layers))
+
+
+def _log_probs(theta) -> list[np.ndarray]:
+    return [log_softmax(np.asarray(logits, dtype=np.float64)) for logits in theta]
 
 
 def best(table: LatencyTable, values: Sequence[np.ndarray], budget_us: float = math.inf) -> Iterator[Pick]:

@@ -16,8 +16,9 @@ from fbnet.space import compact, make_space
 
 @dataclass(frozen=True)
 class Derived:
-    """The first architecture of a search: latencies in µs, MACs, parameters, accuracy in [0, 1]; None for what is not known.
+    """The first architecture of a search: latencies in µs, MACs, parameters, accuracies in [0, 1]; None for what is not known.
 
+    `one_shot` is the accuracy with inherited weights, `epochs` and `test` are those of the race that it has won.
     `rescaled_us` is the measured latency at the speed that the machine had for its latency table, `budget` says what
     `budget_us` follows from, `disturbed` what disturbed the measurement, and `faults` what is wrong with the search.
     """
@@ -32,6 +33,8 @@ class Derived:
     budget_us: float | None
     budget: str
     faults: tuple[str, ...]
+    epochs: int | None = None
+    test: float | None = None
     measured_us: float | None = None
     rescaled_us: float | None = None
     disturbed: str | None = None
@@ -50,6 +53,7 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
         space, classes = make_space(provenance["space"]), len(provenance["classes"])
         aim_us = provenance["settings"].get("loss", {}).get("target_us")
         known = {"macs": entry["macs"], "params": entry["params"], "predicted_us": entry["latency_us"]}
+        known |= {"epochs": entry.get("epochs"), "test": entry.get("test_top1")}
         known["one_shot"] = entry.get("supernet_top1", provenance["top1"] if ops == provenance["ops"] else None)
     budget = settings["latency_budget"]
     if budget:

@@ -146,10 +146,11 @@ class Training(Loop):
         return super().history_rows().drop(columns=["latency_us", "temperature"])
 
     def result(self) -> dict:
-        """What was trained: `weights` (averaged), and the top-1 of the last `validation` and of the `test`, in [0, 1]."""
+        """What was trained: `weights` (averaged), top-1 of the last `validation` and of the `test`, in [0, 1], and `seconds`."""
         top1 = {row["phase"]: row["top1"] for row in self.history}
         weights = {name: value.cpu().contiguous() for name, value in self.average.state_dict().items()}
-        return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"]}
+        seconds = sum(row["seconds"] for row in self.history)
+        return {"weights": weights, "validation_top1": top1["validation"], "test_top1": top1["test"], "seconds": seconds}
 
     def write_result(self, folder: Path, provenance: dict) -> None:
         """Write history.tsv and network.pt (with the provenance), and delete the checkpoints beside them."""

@@ -53,11 +53,14 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
     print(f"  size: {derived.macs / 1e6:.1f} M MACs, {derived.params / 1e6:.2f} M parameters")
     if derived.one_shot is not None:
         print(f"  one-shot accuracy: {derived.one_shot:.1%} on the architecture split, with inherited weights")
-    trained, inherited = (results / f"{folder}/{derived.search}.onnx" for folder in ("trained", "models"))
-    model = trained if trained.is_file() else inherited
+    if derived.test is not None:
+        print(f"  test accuracy: {derived.test:.1%} after {derived.epochs} epochs of training, in the race that it has won")
+    trained, exported = (results / f"{folder}/{derived.search}.onnx" for folder in ("trained", "models"))
+    model = trained if trained.is_file() else exported
     print(f"  model: {model}; its card: {model.with_suffix('.md')}; its MODEL_ARCH: {results / f'modeldef/{derived.search}.py'}")
-    if model is inherited:
-        print(f"  Its weights are the supernet's, not trained. This trains it ({runs}) and exports {trained}:")
+    if model is exported:
+        weights = "are the supernet's, not trained" if derived.test is None else "are those of the race"
+        print(f"  Its weights {weights}. This trains it from scratch ({runs}) and exports {trained}:")
         print(f"    {command(str(trained))}")
 
 

@@ -11,11 +11,11 @@ from fbnet.architecture.model import Model
 from fbnet.data.batches import Batches
 from fbnet.data.dataset import read_dataset
 from fbnet.errors import InputError
+from fbnet.evaluation.trained import by_validation
 from fbnet.network import Network, cut_out
 from fbnet.provenance import file_hash
 from fbnet.search import read_supernet
 from fbnet.space import Architecture, make_space
-from fbnet.training.checkpoint import BROKEN
 
 
 def untrained(architecture: Architecture) -> Model:
@@ -52,9 +52,8 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
 
     Raises InputError if the runs are of several networks or of another dataset.
     """
-    runs = {path: _read_run(path) for path in paths}
-    source = max(runs, key=lambda path: runs[path]["validation_top1"])
-    best, description = runs[source], data / "dataset.json"
+    runs, description = by_validation(paths), data / "dataset.json"
+    source, best = next(iter(runs.items()))
     sealed = file_hash(description)
     for path, run in runs.items():
         if any(run[key] != best[key] for key in ("space", "ops", "classes")):
@@ -67,25 +66,18 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
     network.load_state_dict(best["weights"])
     settings = best["settings"]
     start = "from the supernet's weights" if best["supernet_sha256"] else "from scratch"
-    chosen = f"the best in validation accuracy of {len(runs)} training runs" if len(runs) > 1 else "the only training run"
+    if best["entrants"]:
+        chosen = f"the winner in validation accuracy of a race among {best['entrants']} architectures"
+    else:
+        chosen = f"the best in validation accuracy of {len(runs)} training runs" if len(runs) > 1 else "the only training run"
     facts = {
-        "weights": f"trained {start} for {settings['epochs']} epochs with seed {settings['seed']}: {chosen}",
+        "weights": f"trained {start} for {best['epochs']} epochs with seed {settings['seed']}: {chosen}",
         "test accuracy": f"top-1 {best['test_top1']:.2%} in this training run; nothing was chosen by the test set",
         "validation accuracy": f"top-1 {best['validation_top1']:.2%}, on {100 * settings['validation_share']:g}% of the training "
         "images, left out to choose by",
     }
     preprocessing = _preprocessing(architecture, dataset["name"], dataset["mean"], dataset["std"])
     return Model(architecture, network, facts, preprocessing, list(best["classes"]))
-
-
-def _read_run(path: Path) -> dict:
-    try:
-        run = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(run, dict) or not {"weights", "ops", "validation_top1", "data_sha256"} <= run.keys():
-            raise KeyError("weights")
-    except BROKEN as error:
-        raise InputError(f"{path} is no network that train_architecture wrote ({type(error).__name__}): train it again") from None
-    return run
 
 
 def _as_images(resolution: int) -> str:
