@@ -55,6 +55,13 @@ def test_a_search_overrides_single_keys():
     assert config["searches"]["b"] == config["search"]
 
 
+def test_a_race_of_one_is_refused():
+    race = {"race": {"epochs": [1], "rules": []}}
+    resolve(race | {"sample": {"count": 2}}, SCHEMA)
+    with pytest.raises(InputError, match=r"a race needs two architectures: raise sample.count, or add to race.rules"):
+        resolve(race, SCHEMA)
+
+
 def test_text_stands_for_the_number_that_is_wanted():
     """--config 'search={epochs: 3}' arrives as text, and so does 1e-4 from YAML."""
     given = yaml.safe_load(
@@ -186,6 +193,9 @@ WRONG = [
     ("evaluation.rules", ["flops"], "evaluation.rules.0 is 'flops', but must be one of macs, log_macs"),
     ("evaluation.rules", ["macs", "macs"], "evaluation.rules is ['macs', 'macs'], but must be a list"),
     ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false or a list"),
+    ("race.epochs", [0], "race.epochs.0 is 0, but must be a whole number at least 1"),
+    ("race.epochs", [1], "race.rules is ['macs', 'log_macs'], but searches.first has no latency_budget"),
+    ("race", {"epochs": [1], "rules": [], "start": "seed"}, "race.start is 'seed', but must be one of supernet, scratch"),
     ("threads", 0, "threads is 0"),
 ]
 

@@ -86,6 +86,7 @@ USERS = {
     "training/exclusive": {"train_supernet", "train_architecture"},
     "settings": {"train_supernet", "train_architecture"},
     "evaluation/retraining": {"train_architecture"},
+    "evaluation/trained": {"train_architecture", "finish_race", "export_model"},
     "latency/profiling": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/drift": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/acceptance": {"profile_latency"},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sample architectures from a trained supernet, within a latency budget if there is one, and what rules of thumb choose beside."""
+"""Sample architectures from a trained supernet, within a latency budget if there is one, and what rules choose beside them."""
 
 import argparse
 import math

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 from fbnet.network import size
 from fbnet.space import SearchSpace
@@ -34,6 +33,8 @@ def worths(paths: np.ndarray, scores: Sequence[float], candidates: Sequence[int]
     `paths` [n, layers], `scores` [n], and how many `candidates` each layer has. A ridge regression on which candidates a network
     has, whose penalty and errors are those of leaving one network out at a time.
     """
+    from sklearn.linear_model import RidgeCV  # here: it takes a second to import, which most jobs would spend for nothing
+
     columns = np.concatenate([paths[:, [layer]] == np.arange(count) for layer, count in enumerate(candidates)], axis=1)
     scores = np.asarray(scores, dtype=float)
     fit = RidgeCV(alphas=np.logspace(-2, 3, 26)).fit(columns.astype(float), scores)
