@@ -6,8 +6,16 @@ import pandas as pd
 import pytest
 
 from fbnet.evaluation.evidence import comparisons
-from fbnet.evaluation.findings import findings, order_sentences, over_budget
+from fbnet.evaluation.findings import findings, order_sentences, over_budget, race_sentence
 from summaries import networks, random_search, rule, summary
+
+STANDING = pd.DataFrame(  # of a race
+    [
+        *[(1, "a_1", "argmax", 2, 0.7), (1, "a_2", "argmax", 2, 0.9), (1, "a_3", "macs", 2, 0.8), (1, "a_4", "log_macs", 2, 0.6)],
+        *[(2, "a_3", "macs", 6, 0.97), (2, "a_2", "argmax", 6, 0.95)],
+    ],
+    columns=["round", "name", "chosen_by", "epochs", "validation_top1"],
+)
 
 
 def ranked(supernet=0.8, macs=0.5, training=None, searches=("first",)):
@@ -62,6 +70,15 @@ def test_an_order_that_training_itself_does_not_repeat_is_warned_of():
     assert len(order_sentences(ranked(training=0.5))) == 1
 
 
+def test_a_race_says_who_won_and_who_else_came_how_far():
+    assert race_sentence(STANDING) == (
+        "Of 4 architectures in the race the winner, a_3, was chosen by the most MACs 97.0% after 6 epochs in round 2 (validation "
+        "accuracy); the best of those chosen by theta 95.0% after 6 epochs in round 2, of those chosen by the largest sum of log "
+        "MACs 60.0% after 2 epochs in round 1."
+    )
+    assert race_sentence(STANDING[STANDING["chosen_by"] == "argmax"]).endswith("in round 2 (validation accuracy).")
+
+
 def test_without_an_order_nothing_is_said_of_it():
     assert order_sentences(ranked().iloc[:0]) == []
 
@@ -103,7 +120,7 @@ def test_what_is_wrong_with_a_search_is_about_it(results, tiny):
     """The rest is about all; the table's error counts, and of theta the last epoch."""
 
     def found_of(table):
-        return findings(results, table, comparisons(table), ranked().iloc[:0], tiny, 10)
+        return findings(results, table, comparisons(table), ranked().iloc[:0], {}, tiny, 10)
 
     good = networks("found", [0.9], ops="ir_k3_e1 ir_k5_e3 ir_k5_e3", latency_us=8200.0)
     [(about, kind, text)] = found_of(good)
@@ -121,10 +138,11 @@ def test_what_is_wrong_with_a_search_is_about_it(results, tiny):
 
 def test_comparisons_and_warnings_of_all_come_with_those_of_orders(results, tiny):
     table = summary(networks("found", [0.9], ops="ir_k3_e1 ir_k5_e3 ir_k5_e3"), rule(0.9), random_search(0.9))
-    found = findings(results, table, comparisons(table), ranked(), tiny, 10)
+    found = findings(results, table, comparisons(table), ranked(), {"found_0": STANDING}, tiny, 10)
     assert [(about, kind) for about, kind, _ in found] == [
         *[("all", "comparison")] * 2,
         ("all", "warning"),
         ("all", "comparison"),  # of the budget
+        ("found_0", "comparison"),  # of the race
         ("first", "comparison"),
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 from fbnet.evaluation.evidence import comparisons
 from fbnet.evaluation.findings import findings
 from fbnet.evaluation.ranking import ranking
-from fbnet.evaluation.results import read_one_shot, summarise, training_runs
+from fbnet.evaluation.results import read_one_shot, read_tsv, summarise, training_runs
 from fbnet.mappings import read_mapping
 from fbnet.runtime import log, replacing, run
 from fbnet.space import read_space
@@ -23,7 +23,8 @@ def main(arguments: argparse.Namespace) -> None:
     compared = comparisons(summary)
     one_shot = {search: read_one_shot(results, search) for search in summary["search"].dropna()}
     ranked = ranking(summary, runs, one_shot)
-    found = findings(results, summary, compared, ranked, space, classes)
+    races = {name: read_tsv(results / f"race/{name}/race.tsv") for name, entry in plan.items() if entry["raced"]}
+    found = findings(results, summary, compared, ranked, races, space, classes)
     tables = {"summary": summary, "runs": runs, "comparisons": compared, "ranking": ranked}
     tables["findings"] = pd.DataFrame(found, columns=["about", "kind", "text"])
     with replacing(*(arguments.out / f"{name}.tsv" for name in tables)) as paths:

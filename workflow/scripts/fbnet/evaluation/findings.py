@@ -16,15 +16,22 @@ GOOD_CEILING = 0.5  # Kendall's τ below which training runs order networks too 
 
 
 def findings(
-    results: Path, summary: pd.DataFrame, compared: pd.DataFrame, ranked: pd.DataFrame, space: SearchSpace, classes: int
+    results: Path,
+    summary: pd.DataFrame,
+    compared: pd.DataFrame,
+    ranked: pd.DataFrame,
+    races: Mapping[str, pd.DataFrame],
+    space: SearchSpace,
+    classes: int,
 ) -> list[tuple[str, str, str]]:
-    """What follows from summary, comparisons and ranking: (about, kind, sentence).
+    """What follows from summary, comparisons, ranking, and the races of searches: (about, kind, sentence).
 
     It is about a search or `all`, a `comparison` or a `warning`. Raises InputError for a file that cannot be read.
     """
     validations = {target: results / f"latency/{target}.validation.tsv" for target in summary["target"].unique()}
     mape = {target: float(read_header(path)["mean_error"]) for target, path in validations.items() if path.is_file()}
     found = [("all", kind, text) for kind, text in sentences(summary, compared, mape)]
+    found += [(search, "comparison", race_sentence(standing)) for search, standing in races.items()]
     found += order_sentences(ranked)
     for row in summary[summary["kind"] == "found"].to_dict("records"):
         theta = read_theta(results / f"search/{row['search']}/theta.tsv")
@@ -45,6 +52,21 @@ def over_budget(row: Mapping, mape: float) -> list[str]:
         f"more than its budget of {milliseconds(budget_us)}, while the table's MAPE is {mape:.1%}: measure the table again on a "
         f"quiet machine, or set latency_budget lower."
     ]
+
+
+def race_sentence(standing: pd.DataFrame) -> str:
+    """Who has won a race, chosen by what, and how far the best came that was chosen otherwise; rows as in race.tsv."""
+    last = standing.sort_values(["round", "validation_top1"], ascending=False, kind="stable").drop_duplicates("chosen_by")
+    words = {"argmax": "theta", "softmax": "theta", "macs": "the most MACs", "log_macs": "the largest sum of log MACs"}
+    reached = [
+        f"by {words[row['chosen_by']]} {row['validation_top1']:.1%} after {row['epochs']} epochs in round {row['round']}"
+        for row in last.to_dict("records")
+    ]
+    others = f"; the best of those chosen {', of those chosen '.join(reached[1:])}" if reached[1:] else ""
+    return (
+        f"Of {standing['name'].nunique()} architectures in the race the winner, {last['name'].iloc[0]}, was chosen {reached[0]} "
+        f"(validation accuracy){others}."
+    )
 
 
 def order_sentences(ranked: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -213,7 +213,7 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     count = len({network.search for network in found} | {search.name for search in searches})
     others = f" and {counted(len(runs) - len(derived), 'other')} to compare with" if len(runs) > len(derived) else ""
     return (
-        f"{count} differentiable, hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
+        f"{count} hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
         f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers (space {space.name}, "
         f"{space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
         f"{'was' if len(runs) == 1 else 'were'} trained from scratch: {counted(sum(runs.values()), 'training run')} in all."
