@@ -55,9 +55,12 @@ def test_a_search_overrides_single_keys():
     assert config["searches"]["b"] == config["search"]
 
 
-def test_a_race_of_one_is_refused():
+def test_a_race_of_one_or_of_random_samples_is_refused():
     race = {"race": {"epochs": [1], "rules": []}}
     resolve(race | {"sample": {"count": 2}}, SCHEMA)
+    for key, value in (("method", "softmax"), ("judged", 5)):
+        with pytest.raises(InputError, match=rf"sample.{key} is {value!r}, but a race \(race.epochs\) takes the most probable"):
+            resolve(race | {"sample": {"count": 2, key: value}}, SCHEMA)
     with pytest.raises(InputError, match=r"a race needs two architectures: raise sample.count, or add to race.rules"):
         resolve(race, SCHEMA)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import BUDGET, with_settings
+from conftest import BUDGET, with_settings, write_table
+from fbnet.architecture.sampling import by_rule, described, entrants, log_probability
 from fbnet.errors import InputError
+from fbnet.evaluation.plan import NetworkSet
+from fbnet.evaluation.results import RUNS, summarise
 from fbnet.evaluation.trained import by_validation, nth_best
+from fbnet.latency import read_table
 
 
 @pytest.fixture
@@ -38,11 +43,9 @@ def test_the_best_in_validation_accuracy_come_first_and_equals_as_they_were(save
 
 @pytest.fixture
 def race(copy_of_finished):
-    """A workflow whose search has a race: three architectures, one of them a rule's, two of which go on."""
-    race = {"epochs": [2, 1], "rules": ["macs"], "start": "supernet"}
-    copy_of_finished.configure(
-        with_settings(searches={"first": BUDGET}, sample={"count": 2, "judged": 1, "method": "argmax"}, race=race)
-    )
+    """A workflow whose search has a race: three architectures, that of a rule and one of both among them, two of which go on."""
+    race = {"epochs": [2, 1], "rules": ["macs"], "parts": 2}
+    copy_of_finished.configure(with_settings(searches={"first": BUDGET}, sample={"count": 1}, race=race))
     return copy_of_finished
 
 
@@ -54,14 +57,14 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     assert sorted(trained) == [("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("2", "2")]
     done = race()
     assert done.returncode == 0, done.stdout
-    entrants = pd.read_csv(results / "race/first/entrants.tsv", sep="\t")
-    assert entrants.name.tolist() == ["first_1", "first_2", "first_3"]
-    assert entrants.chosen_by.tolist() == ["argmax", "argmax", "macs"]
-    assert entrants.ops.nunique() == 3
-    assert entrants.macs[2] == entrants.macs.max()  # no network takes two seconds
+    entered = pd.read_csv(results / "race/first/entrants.tsv", sep="\t")
+    assert entered.name.tolist() == ["first_1", "first_2", "first_3"]
+    assert entered.chosen_by.tolist() == ["theta", "macs", "1/2 theta + 1/2 macs"]
+    assert entered.ops.nunique() == 3
+    assert entered.macs[1] == entered.macs.max()  # no network takes two seconds
     standing = pd.read_csv(results / "race/first/race.tsv", sep="\t")
     first, second = (standing[standing["round"] == number] for number in (1, 2))
-    assert (sorted(first.name), len(second)) == (sorted(entrants.name), 2)
+    assert (sorted(first.name), len(second)) == (sorted(entered.name), 2)
     assert set(second.name) == set(first.sort_values("validation_top1", ascending=False, kind="stable").name[:2])
     assert (set(first.epochs), set(second.epochs)) == ({2}, {3})
     for rows in (first, second):
@@ -109,17 +112,51 @@ def test_what_a_race_depends_on(race):
     assert seeds == {"0", "1"}  # 1001 and 1002 are the race's own
 
 
-def test_rules_that_agree_or_too_few_architectures(script, finished_workflow, tmp_path):
-    results = finished_workflow.folder / "results"
-    given = ["--supernet", results / "search/first/supernet.pt", "--table", results / "latency/cpu.tsv", "--name", "a"]
-    given += ["--latency-budget", "2s", "--out", tmp_path / "a.tsv"]
-    done = script("sample_architecture", *given, "--count", 2, "--rules", "macs", "log_macs")
-    assert done.returncode == 0, done.stderr
-    rows = pd.read_csv(tmp_path / "a.tsv", sep="\t")
-    assert (len(rows), rows.ops.nunique()) == (4, 4)  # both rules choose the largest: three are sampled
-    assert rows.chosen_by.tolist() == ["argmax"] * 3 + ["log_macs"]
-    assert np.isfinite(rows.log_prob).all()
-    assert rows.log_prob[:3].is_monotonic_decreasing
-    few = script("sample_architecture", *given, "--count", 64, "--rules", "macs")
-    assert few.returncode == 1
-    assert "only 64 architectures of 65 for the race were found: lower sample.count, or allow more latency" in few.stderr
+def test_theta_and_rules_choose_alone_and_together(tiny, tmp_path):
+    def by_op(cell):
+        return {"skip": 1.0, "ir_k3_e1": 20.0, "ir_k3_s2": 40.0, "ir_k5_e3": 40.0}.get(cell.op, 1.0)
+
+    table = read_table(write_table(tmp_path / "table.tsv", tiny, latency_us=by_op), tiny, 10)
+    theta = [[5.0, 1.0, 0.0, 0.0]] * 3  # ir_k3_e1, the first candidate, in every layer
+    budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
+    found = entrants(table, theta, 2, ["macs", "log_macs"], 3, budget_us)
+    assert len(found) == 11
+    assert list(found.values())[:4] == ["theta", "theta", "macs", "log_macs"]
+    assert len(set(found.values())) == 10
+    assert next(iter(found)) == ("ir_k3_e1",) * 3
+    assert list(found)[2] == by_rule(table, "macs", budget_us)
+    assert all(table.predict(ops) <= budget_us for ops in found)
+    assert entrants(table, theta, 2, ["macs", "log_macs"], 3, budget_us) == found
+    # half and half: the best by the sum of both, each in standard deviations of random networks
+    half = entrants(table, theta, 1, ["macs"], 2, budget_us)
+    assert list(half.values()) == ["theta", "macs", "1/2 theta + 1/2 macs"]
+    architectures = list(product(*[[cell.op for cell in layer] for layer in tiny.layers]))
+    macs = np.array([described(table, 10, {"a": ops}).macs[0] for ops in architectures])
+    probable = np.array([log_probability(table, theta, ops) for ops in architectures])
+    scores = dict(zip(architectures, probable / probable.std() + macs / macs.std(), strict=True))
+    best = sorted((ops for ops in scores if table.predict(ops) <= budget_us), key=lambda ops: -scores[ops])
+    assert list(half)[2] == next(ops for ops in best if ops not in list(half)[:2])
+    # a rule that agrees with theta takes its next best
+    assert len(entrants(table, [[0.0, 0.0, 9.0, 0.0]] * 3, 1, ["macs", "log_macs"], 1)) == 3
+    with pytest.raises(InputError, match=r"a race wants 66 architectures, but only 64 take at most inf µs: lower sample.count"):
+        entrants(table, theta, 64, ["macs", "log_macs"], 1)
+
+
+def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):
+    (tmp_path / "latency").mkdir()
+    table = read_table(write_table(tmp_path / "latency/cpu.tsv", tiny), tiny, 10)
+    found = described(table, 10, {"first": ("ir_k3_e1", "skip", "ir_k5_e3")})
+    tables = {
+        "architectures/first.tsv": found,
+        "search/first/history.tsv": pd.DataFrame({"seconds": [10.0, 20.0]}),
+        "race/first/race.tsv": pd.DataFrame({"seconds": [1.0, 2.0, 3.0]}),
+        "evaluation/first.supernet.tsv": pd.DataFrame({"name": ["first"], "supernet_top1": [0.5]}),
+    }
+    for name, rows in tables.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(tmp_path / name, sep="\t", index=False)
+    runs = pd.DataFrame([("first", 0, 0.8, 0.9, 7.0)], columns=RUNS)
+    entry = vars(NetworkSet("found", "cpu", ("first",), method="first", baseline="like_first", seed=0)) | {"measured": False}
+    for raced, search_s in ((True, 36.0), (False, 30.0)):
+        [row] = summarise(tmp_path, {"first": entry | {"raced": raced}}, runs, tiny, 10).to_dict("records")
+        assert (row["search_s"], row["training_s"], row["supernet_top1"]) == (search_s, 7.0, 0.5)

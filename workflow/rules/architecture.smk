@@ -31,11 +31,11 @@ rule sample_architecture:
         **program("sample_architecture.py"),
         data=lambda wildcards, input: [f"--data={Path(input.data).parent}"] if JUDGED else [],
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
-        rules=["--rules", *RACE["rules"]] if RACE["epochs"] and RACE["rules"] else [],
+        race=[f"--parts={RACE['parts']}", "--rules", *RACE["rules"]] if RACE["epochs"] else [],
         budget=budget_options,
     shell:
         "{params.run} --supernet {input.supernet:q} --table {input.table:q}"
-        " {params.options:q} {params.rules:q} {params.data:q} --threads {threads} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
+        " {params.options:q} {params.race:q} {params.data:q} --threads {threads} {params.budget[options]:q} --name {wildcards.search} --out {output:q} --log {log:q}"
 
 
 rule export_modeldef:

@@ -1,6 +1,6 @@
 # Who takes part in which round of a race, and how they are trained.
 
-ENTRANTS = CONFIG["sample"]["count"] + len(RACE["rules"])
+ENTRANTS = CONFIG["sample"]["count"] - 1 + math.comb(RACE["parts"] + len(RACE["rules"]), len(RACE["rules"]))
 FIELDS = [math.ceil(ENTRANTS / 2**number) for number, _ in enumerate(RACE["epochs"])]  # how many take part in each round
 
 

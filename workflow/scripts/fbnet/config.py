@@ -146,6 +146,12 @@ def _check_race(config: dict) -> None:
             f"race.rules is {race['rules']}, but searches.{free[0]} has no latency_budget, without which a rule chooses the "
             f"largest network of all: give a latency_budget, or set race.rules to []"
         )
+    for key, value in (("method", "argmax"), ("judged", 1)):
+        if config["sample"][key] != value:
+            raise InputError(
+                f"sample.{key} is {config['sample'][key]!r}, but a race (race.epochs) takes the most probable architectures and "
+                f"trains them all: set it to {value}, or race.epochs to []"
+            )
 
 
 def _check_training(config: dict) -> None:

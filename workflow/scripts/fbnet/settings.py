@@ -120,7 +120,7 @@ class TrainSettings:
 
     seed: int
     epochs: int
-    warmup_epochs: int
+    warmup_epochs: float
     batch_size: int
     validation_share: float
     start: str
@@ -171,13 +171,13 @@ def temperature_at(epoch: int, epochs: int, start: float, decay: float) -> float
     return start * math.exp(-decay * epoch / max(epochs - 1, 1))
 
 
-def ramped(top: float, epoch: float, epochs: int, warmup_epochs: int) -> float:
+def ramped(top: float, epoch: float, epochs: int, warmup_epochs: float) -> float:
     """A learning rate that rises linearly to `top` over the warm-up, then falls towards 0 by a cosine."""
     if epoch < warmup_epochs:
         return top * epoch / warmup_epochs
     return learning_rate_at(epoch - warmup_epochs, epochs - warmup_epochs, top)
 
 
-def learning_rate_at(epoch: float, epochs: int, start: float) -> float:
+def learning_rate_at(epoch: float, epochs: float, start: float) -> float:
     """Cosine from `start` towards 0 (Loshchilov & Hutter 2017, without restarts)."""
     return start * (1 + math.cos(math.pi * epoch / epochs)) / 2

@@ -1,6 +1,8 @@
 """Choose architectures within a latency budget: by theta, by a rule of thumb, or blindly."""
 
+import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,16 +38,6 @@ def draw(
         raise InputError(f"no architecture within {budget_us:.0f} µs was found: allow more, or choose sample.method argmax")
     drawn = [(_ops(table, pick), float(sum(row[i] for row, i in zip(log_probs, pick, strict=True)))) for pick in picks]
     return sorted(drawn, key=lambda item: (-item[1], item[0]))
-
-
-def log_probability(table: LatencyTable, theta, ops: Sequence[str]) -> float:
-    """The log-probability Σ log softmax(theta) of an architecture."""
-    layers = zip(table.space.layers, _log_probs(theta), ops, strict=True)
-    return float(sum(row[[cell.op for cell in layer].index(op)] for layer, row, op in layers))
-
-
-def _log_probs(theta) -> list[np.ndarray]:
-    return [log_softmax(np.asarray(logits, dtype=np.float64)) for logits in theta]
 
 
 def best(table: LatencyTable, values: Sequence[np.ndarray], budget_us: float = math.inf) -> Iterator[Pick]:
@@ -90,16 +82,60 @@ def _random(table: LatencyTable, log_probs: Sequence[np.ndarray], count: int, se
             return
 
 
+def log_probability(table: LatencyTable, theta, ops: Sequence[str]) -> float:
+    """The log-probability Σ log softmax(theta) of an architecture."""
+    layers = zip(table.space.layers, _log_probs(theta), ops, strict=True)
+    return float(sum(row[[cell.op for cell in layer].index(op)] for layer, row, op in layers))
+
+
+def _log_probs(theta) -> list[np.ndarray]:
+    return [log_softmax(np.asarray(logits, dtype=np.float64)) for logits in theta]
+
+
+def entrants(
+    table: LatencyTable, theta, count: int, rules: Sequence[str], parts: int, budget_us: float = math.inf
+) -> dict[tuple[str, ...], str]:
+    """Who takes part in a race: architectures within a latency budget, and by what each was chosen. No two are alike.
+
+    That is the `count` most probable ones by theta, what each rule chooses, and what these choose together: for each way to share
+    `parts` among theta and the rules, the best by the sum of their values in these shares, each scaled so that its sum over the
+    layers of a random network has a standard deviation of 1. Raises InputError if there are too few within the budget.
+    """
+    scores = {"theta": _log_probs(theta)} | {rule: _values(table, rule) for rule in rules}
+    for name, rows in scores.items():
+        scale = math.sqrt(sum(row.var() for row in rows)) or 1.0
+        scores[name] = [(row - row.mean()) / scale for row in rows]
+    shares = [shares for shares in itertools.product(range(parts + 1), repeat=len(scores)) if sum(shares) == parts]
+    chosen: dict[tuple[str, ...], str] = {}
+    for of_each in sorted(shares, key=lambda of_each: (-max(of_each), [-share for share in of_each])):  # each alone at first
+        mixed = [sum(map(operator.mul, of_each, rows)) for rows in zip(*scores.values(), strict=True)]
+        said = [(share, name) for share, name in zip(of_each, scores, strict=True) if share]
+        new = (ops for pick in best(table, mixed, budget_us) if (ops := _ops(table, pick)) not in chosen)
+        wanted = count if of_each[0] == parts else 1
+        found = list(itertools.islice(new, wanted))
+        chosen |= dict.fromkeys(found, " + ".join(f"{share}/{parts} {name}" if share < parts else name for share, name in said))
+        if len(found) < wanted:
+            raise InputError(
+                f"a race wants {count - 1 + len(shares)} architectures, but only {len(chosen)} take at most {budget_us:.0f} µs: "
+                f"lower sample.count or race.parts, or allow more latency"
+            )
+    return chosen
+
+
 def by_rule(table: LatencyTable, rule: str, budget_us: float = math.inf) -> tuple[str, ...]:
     """What a rule of thumb chooses within a latency budget: "macs", the most MACs; "log_macs", the largest Σ log(1 + MACs).
 
     The sum is over layers. Raises InputError if no architecture keeps the budget.
     """
-    macs = [np.array([size([cell])[0] for cell in layer], dtype=float) for layer in table.space.layers]
-    values = [row / max(map(np.max, macs)) for row in macs] if rule == "macs" else [np.log1p(row) for row in macs]
-    for pick in best(table, values, budget_us):
+    for pick in best(table, _values(table, rule), budget_us):
         return _ops(table, pick)
     raise InputError(f"no architecture of space {table.space.name} takes at most {budget_us:.0f} µs: allow more latency")
+
+
+def _values(table: LatencyTable, rule: str) -> list[np.ndarray]:
+    """What each candidate of each layer counts by a rule."""
+    macs = [np.array([size([cell])[0] for cell in layer], dtype=float) for layer in table.space.layers]
+    return [row / max(map(np.max, macs)) for row in macs] if rule == "macs" else [np.log1p(row) for row in macs]
 
 
 def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float, seed: int = 0) -> list[tuple[str, ...]]:

@@ -55,18 +55,15 @@ def over_budget(row: Mapping, mape: float) -> list[str]:
 
 
 def race_sentence(standing: pd.DataFrame) -> str:
-    """Who has won a race, chosen by what, and how far the best came that was chosen otherwise; rows as in race.tsv."""
-    last = standing.sort_values(["round", "validation_top1"], ascending=False, kind="stable").drop_duplicates("chosen_by")
-    words = {"argmax": "theta", "softmax": "theta", "macs": "the most MACs", "log_macs": "the largest sum of log MACs"}
+    """Who has won a race, and how far those came that theta or a rule chose alone; rows as in race.tsv."""
+    last = standing.sort_values(["round", "validation_top1"], ascending=False, kind="stable").drop_duplicates("name")
     reached = [
-        f"by {words[row['chosen_by']]} {row['validation_top1']:.1%} after {row['epochs']} epochs in round {row['round']}"
+        f"by {row['chosen_by']} with a validation accuracy of {row['validation_top1']:.1%} after {row['epochs']} epochs"
         for row in last.to_dict("records")
     ]
-    others = f"; the best of those chosen {', of those chosen '.join(reached[1:])}" if reached[1:] else ""
-    return (
-        f"Of {standing['name'].nunique()} architectures in the race the winner, {last['name'].iloc[0]}, was chosen {reached[0]} "
-        f"(validation accuracy){others}."
-    )
+    alone = [text for text, by in zip(reached[1:], last["chosen_by"][1:], strict=True) if " " not in by]
+    others = f" Chosen {'; '.join(alone)}." if alone else ""
+    return f"Of {len(last)} architectures in the race the winner, {last['name'].iloc[0]}, was chosen {reached[0]}.{others}"
 
 
 def order_sentences(ranked: pd.DataFrame) -> list[tuple[str, str, str]]:

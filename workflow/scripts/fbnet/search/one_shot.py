@@ -90,9 +90,8 @@ class OneShot(Loop):
         return float("nan")
 
     def _drawn(self, count: int, seed: int) -> list[list[int]]:
-        """Random paths, the number of a candidate for each layer."""
-        rng = np.random.default_rng(seed)
-        return np.stack([rng.integers(len(layer), size=count) for layer in self.space.layers], axis=1).tolist()
+        """Random paths of all sizes, the number of a candidate for each layer."""
+        return draw_of_all_sizes(self.space, count, seed).tolist()
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
         self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["weights"])))
