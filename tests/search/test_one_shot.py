@@ -20,14 +20,15 @@ from fbnet.search import OneShot
 from fbnet.search.worth import draw_of_all_sizes, worths
 from fbnet.settings import OneShotSettings
 from fbnet.space import read_space
+from fbnet.training import Ranks
 from recipes import ONE_SHOT, read, train
 from whole_steps import is_last, layer_outputs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def one_shot(digits, space, device=CPU, made_for=None, **changes) -> OneShot:
-    return OneShot(read_dataset(digits), space, OneShotSettings.of(ONE_SHOT | changes), device, made_for=made_for)
+def one_shot(digits, space, device=CPU, made_for=None, ranks=None, **changes) -> OneShot:
+    return OneShot(read_dataset(digits), space, OneShotSettings.of(ONE_SHOT | changes), device, ranks, made_for)
 
 
 def first_batch(search: OneShot):
@@ -65,6 +66,28 @@ def test_a_step_has_the_gradients_of_the_plain_networks(digits, tiny, shared):
         wanted = leaves[name].grad
         assert (parameter.grad is None) == (wanted is None), name
         assert wanted is None or torch.allclose(parameter.grad, wanted, atol=1e-5), name
+
+
+def test_two_processes_take_the_halves_of_a_batch_and_go_the_same_way(digits, tiny):
+    class Half(Ranks):
+        def __init__(self, rank):
+            self.rank, self.count, self.averaged = rank, 2, 0
+
+        def average_gradients(self, parameters):
+            self.averaged += sum(parameter.grad is not None for parameter in parameters)
+
+    whole = one_shot(digits, tiny)
+    images, labels = first_batch(whole)
+    halves = [one_shot(digits, tiny, ranks=Half(rank), gpu=2) for rank in (0, 1)]
+    start = whole.supernet.state_dict()
+    assert all(torch.equal(value, start[name]) for half in halves for name, value in half.supernet.state_dict().items())
+    batches = [first_batch(half) for half in halves]
+    assert torch.equal(torch.cat([part for part, _ in batches]), images)
+    assert torch.equal(torch.cat([part for _, part in batches]), labels)
+    for half, batch in zip(halves, batches, strict=True):
+        assert half.paths == whole.paths
+        half.update(*batch, half.paths[:2])
+        assert half.ranks.averaged > 10
 
 
 def test_what_operators_are_worth_is_found_again():

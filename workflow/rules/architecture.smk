@@ -20,7 +20,7 @@ rule sample_architecture:
     benchmark:
         f"{RESULTS}/benchmarks/sample_architecture/{{search}}.tsv"
     group:
-        "samples" if RACE["epochs"] else "architectures"
+        "architectures" if not RACE["epochs"] else "samples"
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"] if JUDGED else 1
