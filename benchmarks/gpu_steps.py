@@ -15,7 +15,7 @@ import torch
 from epoch import our_epoch
 from figures import FAILED, LEFT_OUT, Figures, TimeIsUp, complete, held, limited
 from plain import PlainTraining
-from steps import a_search, a_training, random_images, stepping, wait
+from steps import SEARCHES, a_search, a_training, random_images, stepping, wait
 from supernet_step import peak_rss
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -31,13 +31,6 @@ KERNELS = {  # at most in a step, and at most so many operations dispatched, whi
     "soft, weights": 8000,
     "single path, weights": 1200,
     "training one network": 900,
-}
-SEARCHES = {  # settings of a search, by what its steps are called
-    "soft": {"sampling": "soft"},
-    "single path": {"sampling": "single_path"},
-    "soft shared": {"sampling": "soft", "shared_weights": True},
-    "single path shared": {"sampling": "single_path", "shared_weights": True},
-    "one shot": {"method": "one_shot", "shared_weights": True},
 }
 BUSY = 0.9  # share of a step's time in which the GPU computes, at least
 # What we expect of an H100, estimated and not measured.

@@ -19,7 +19,7 @@ from statistics import mean
 sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("workflow/scripts", "tests"))
 
 import torch
-from steps import a_search, a_training, advance, random_images
+from steps import SEARCHES, a_search, a_training, advance, random_images
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from absent_gpu import CudaAutocast, Operations
@@ -28,7 +28,10 @@ from fbnet.training import Loop
 
 SPACE = "fbnet_cifar"
 FEW = 8  # images of a batch, where the count does not depend on it
-KINDS = ("soft, weights", "soft, theta", "single path, weights", "single path, theta", "training one network")
+KINDS = (
+    *("soft, weights", "soft, theta", "single path, weights", "single path, theta"),
+    *("soft shared, weights", "single path shared, weights", "one shot, weights", "training one network"),
+)
 
 
 def counts(kind: str, draws: int) -> list[Counter]:
@@ -37,18 +40,18 @@ def counts(kind: str, draws: int) -> list[Counter]:
     What a soft step does depends on the number of pixels, so that it is counted at full size, with fake tensors, which compute
     nothing. A single path is read by the host, which fake tensors refuse; it and a network do the same at any batch size.
     """
-    sampling, _, phase = kind.partition(", ")
+    name, _, phase = kind.partition(", ")
     if not phase:
         return operations(training(FEW), "train", 1)
-    if sampling == "soft":
-        return operations(search("soft", 192, 2), phase, 1, FakeTensorMode(allow_non_fake_inputs=True))
-    return operations(search("single_path", FEW, draws + 1), phase, draws)
+    if name.startswith("soft"):
+        return operations(search(name, 192, 2), phase, 1, FakeTensorMode(allow_non_fake_inputs=True))
+    return operations(search(name, FEW, draws + 1), phase, draws)
 
 
-def search(sampling: str, batch_size: int, steps: int) -> Loop:
+def search(name: str, batch_size: int, steps: int) -> Loop:
     """A search whose phases have so many steps, on the CPU, but shaped as for a GPU."""
     space = read_space(SPACE)
-    settings = {"sampling": sampling, "batch_size": batch_size, "weight_share": 0.5, "precision": "bfloat16"}
+    settings = SEARCHES[name] | {"batch_size": batch_size, "weight_share": 0.5, "precision": "bfloat16"}
     dataset = random_images(2 * steps * batch_size, space.resolution)
     return a_search(space, dataset, torch.device("cpu"), made_for="cuda", **settings)
 
@@ -86,7 +89,7 @@ def kernels(found: Counter) -> int:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    print(f"{SPACE}, torch {torch.__version__}; a single path: the mean and the most of {arguments.draws} draws\n")
+    print(f"{SPACE}, torch {torch.__version__}; paths: the mean and the most of {arguments.draws} draws\n")
     print("| step | operations | of these with a kernel |\n|---|---|---|")
     steps = {kind: counts(kind, arguments.draws) for kind in KINDS}
     for kind, found in steps.items():
@@ -102,6 +105,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=50, help="of a single path")
+    parser.add_argument("--draws", type=int, default=50, help="of paths")
     parser.add_argument("--by-kind", type=int, nargs="?", const=25, help="also so many of the commonest operations (25)")
     main(parser.parse_args())

@@ -17,6 +17,13 @@ from fbnet.space import Architecture, SearchSpace, fitting
 from fbnet.training import Loop
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+SEARCHES = {  # settings of a search, by what its steps are called
+    "soft": {"sampling": "soft"},
+    "single path": {"sampling": "single_path"},
+    "soft shared": {"sampling": "soft", "shared_weights": True},
+    "single path shared": {"sampling": "single_path", "shared_weights": True},
+    "one shot": {"method": "one_shot", "shared_weights": True},
+}
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 
 

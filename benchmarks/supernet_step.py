@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A weight step of the supernet, soft and single path, against the plain formulation: time, peak memory, and the floor."""
+"""A weight step of the supernet, each kind, against the plain formulation: time, peak memory, and the floor."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 import psutil
 import torch
 from plain import PlainTraining
-from steps import a_search, random_images, stepping, wait
+from steps import SEARCHES, a_search, random_images, stepping, wait
 
 from fbnet.device import choose_device
 from fbnet.memory import is_out_of_memory
@@ -24,7 +24,7 @@ from fbnet.network import size
 from fbnet.search.fused import computed_in
 from fbnet.space import read_space
 
-KINDS = ("plain", "soft", "single_path")
+KINDS = ("plain", *SEARCHES)
 
 
 def make(kind: str, space, batch: int, device: torch.device, compiled: bool = False):
@@ -32,14 +32,14 @@ def make(kind: str, space, batch: int, device: torch.device, compiled: bool = Fa
     dataset = random_images(max(50 * batch, 2000), space.resolution)  # so that few steps are a phase's first, which draws
     if kind == "plain":
         return PlainTraining(space, dataset, batch, device).step
-    search = a_search(space, dataset, device, sampling=kind, batch_size=batch, compile=compiled and kind == "soft")
+    search = a_search(space, dataset, device, **SEARCHES[kind], batch_size=batch, compile=compiled and kind == "soft")
     return partial(next, stepping(search, "weights"))
 
 
 def times(space, arguments, device) -> dict[str, list[float]]:
     """Seconds of steps by kind, taking turns; short ones run several at a time. What does not fit into the memory is left out."""
     runs = {kind: make(kind, space, arguments.batch, device, arguments.compile) for kind in KINDS}
-    repeats = {kind: 10 if kind == "single_path" else 3 if device.type == "cuda" else 1 for kind in KINDS}
+    repeats = {kind: 10 if kind.startswith("single path") else 3 if device.type == "cuda" else 1 for kind in KINDS}
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(arguments.rounds + 2):
         for kind in list(runs):
@@ -93,7 +93,7 @@ def floor(space, batch: int, device: torch.device) -> dict[str, tuple[float, flo
     fixed, candidates = space.fixed_cells(10), [cell for layer in space.layers for cell in layer]
     mean = 1 / len(space.layers[0])
     found = {}
-    for kind, share in (("soft", 1.0), ("single_path", mean)):
+    for kind, share in (("soft", 1.0), ("single path", mean)):
         macs = size(fixed)[0] + share * size(candidates)[0]
         numbers = sum(map(activations, fixed)) + share * sum(map(activations, candidates))
         # each activation is written and read in the forward pass; so are it and its gradient in the backward pass

@@ -26,16 +26,16 @@ from figures import PARTS, Figures
 
 
 @pytest.mark.xdist_group("fake tensors")
-@pytest.mark.parametrize("kind", ["soft, weights", "single path, weights", "training one network"])
+@pytest.mark.parametrize("kind", gpu_steps.KERNELS)
 def test_a_step_dispatches_few_operations(kind):
     assert mean(found.total() for found in launches.counts(kind, draws=16)) <= gpu_steps.KERNELS[kind]
 
 
 def test_a_path_is_the_same_operations_at_any_batch_size():
     """On fake tensors and on real ones."""
-    [few] = launches.operations(launches.search("single_path", launches.FEW, 2), "weights", 1)
+    [few] = launches.operations(launches.search("single path", launches.FEW, 2), "weights", 1)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    [many] = launches.operations(launches.search("single_path", 192, 2), "weights", 1, mode)
+    [many] = launches.operations(launches.search("single path", 192, 2), "weights", 1, mode)
     assert few == many
 
 
