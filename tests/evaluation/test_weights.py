@@ -59,6 +59,7 @@ def save_run(tiny, digits, tmp_path):
         run = {"weights": Network(tiny, ops, 10).state_dict(), "validation_top1": validation_top1, "test_top1": test_top1}
         run |= {"name": "a", "space": tiny.definition, "ops": ops, "classes": [str(digit) for digit in range(10)]}
         run |= {"settings": {"seed": seed, "epochs": 3, "validation_share": 0.125}, "supernet_sha256": None}
+        run |= {"epochs": 3, "entrants": None}
         path = tmp_path / f"{seed}.pt"
         torch.save(run | {"data_sha256": file_hash(digits / "dataset.json")} | changes, path)
         return path
@@ -76,6 +77,10 @@ def test_the_validation_images_choose_and_not_the_test_set(save_run, digits):
     assert re.search(r"90.00%, on 12.5% of", model.facts["validation accuracy"])
     alone = trained([save_run(3, 0.1, 0.1, supernet_sha256="f00")], digits)
     assert alone.facts["weights"] == "trained from the supernet's weights for 3 epochs with seed 3: the only training run"
+    winner = trained([save_run(4, 0.1, 0.1, epochs=7, entrants=10)], digits)
+    assert winner.facts["weights"].endswith(
+        "for 7 epochs with seed 4: the winner in validation accuracy of a race among 10 architectures"
+    )
 
 
 def test_runs_that_do_not_belong_together_are_refused(save_run, digits, tmp_path):

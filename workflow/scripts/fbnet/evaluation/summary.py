@@ -59,8 +59,9 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
     model = trained if trained.is_file() else exported
     print(f"  model: {model}; its card: {model.with_suffix('.md')}; its MODEL_ARCH: {results / f'modeldef/{derived.search}.py'}")
     if model is exported:
-        weights = "are the supernet's, not trained" if derived.test is None else "are those of the race"
-        print(f"  Its weights {weights}. This trains it from scratch ({runs}) and exports {trained}:")
+        raced = derived.test is not None
+        weights, how = ("those of the race", "from scratch ") if raced else ("the supernet's, not trained", "")
+        print(f"  Its weights are {weights}. This trains it {how}({runs}) and exports {trained}:")
         print(f"    {command(str(trained))}")
 
 
