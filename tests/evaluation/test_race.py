@@ -25,7 +25,8 @@ def save_accuracy(tmp_path):
 
     def save(name, validation_top1):
         path = tmp_path / f"{name}.pt"
-        torch.save({"name": name, "weights": {}, "ops": [], "validation_top1": validation_top1, "data_sha256": ""}, path)
+        run = {"name": name, "weights": {}, "ops": [], "validation_top1": validation_top1, "data_sha256": ""}
+        torch.save(run | {"epochs": 1, "entrants": None}, path)
         return path
 
     return save

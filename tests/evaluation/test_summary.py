@@ -25,10 +25,10 @@ def results(tmp_path, tiny):
     return tmp_path
 
 
-def add_search(results, name, space, ops=OPS, **settings):
+def add_search(results, name, space, ops=OPS, raced=None, **settings):
     (results / "modeldef").mkdir(exist_ok=True)
     provenance = {"space": space.definition, "settings": SETTINGS | settings, "ops": OPS.split(), "top1": 0.582}
-    entry = {"ops": ops, "latency_us": 3420.4, "macs": 2_100_000, "params": 570_000}
+    entry = {"ops": ops, "latency_us": 3420.4, "macs": 2_100_000, "params": 570_000} | (raced or {})
     document = {"architectures": {name: entry}, "provenance": provenance | {"classes": list("0123456789")}}
     (results / f"modeldef/{name}.json").write_text(json.dumps(document))
 
@@ -136,6 +136,12 @@ def test_many_searches_are_a_table(capsys, results, tiny):
     assert len(set(map(len, lines[2:7]))) == 1  # columns stand below each other
     assert lines[6].endswith("  cpu    3420 µs         -       -  2.1 M      0.57 M              58.2%")
     assert "    snakemake all_trained --cores 8" in lines
+    assert any(line.startswith("  Their weights are the supernets', not trained. To train all (3 runs") for line in lines)
+    for name in names:
+        add_search(results, name, tiny, raced={"epochs": 4, "test_top1": 0.991})
+    lines = printed(capsys, results, dict.fromkeys(names, SEARCH)).splitlines()
+    assert (lines[2].endswith("  test accuracy"), lines[6].endswith("  99.1%")) == (True, True)
+    assert any(line.startswith("  Their weights are those of the races. To train all from scratch (3 runs") for line in lines)
 
 
 def add_theta(results, *shares):

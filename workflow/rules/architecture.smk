@@ -88,7 +88,7 @@ rule export_model:
         data=lambda wildcards, input: Path(input.data).parent,
         network=network_options,
     shell:
-        "{params.run} {params.network:q} --data {params.data:q}" " --table {input.table:q} --out {output.onnx:q} --log {log:q}"
+        "{params.run} {params.network:q} --data {params.data:q} --table {input.table:q} --out {output.onnx:q} --log {log:q}"
 
 
 # A published network, with random weights: snakemake results/zoo/fbnet_c.onnx

@@ -66,17 +66,31 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
 
 
 def _print_many(derived: Sequence[Derived], results: Path, runs: str, command: Command) -> None:
-    rows = [("search", "target", "predicted", "measured", "budget", "MACs", "parameters", "one-shot accuracy")]
+    raced = all(one.test is not None for one in derived)
+    rows = [
+        (
+            "search",
+            "target",
+            "predicted",
+            "measured",
+            "budget",
+            "MACs",
+            "parameters",
+            f"{'test' if raced else 'one-shot'} accuracy",
+        )
+    ]
     for one in derived:
         latencies = [f"{us:.0f} µs" if us else "-" for us in (one.predicted_us, one.measured_us, one.budget_us)]
-        accuracy = "-" if one.one_shot is None else f"{one.one_shot:.1%}"
+        known = one.test if raced else one.one_shot
+        accuracy = "-" if known is None else f"{known:.1%}"
         rows.append((one.search, one.target, *latencies, f"{one.macs / 1e6:.1f} M", f"{one.params / 1e6:.2f} M", accuracy))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"\nDerived architectures of {len(derived)} searches")
     for name, *cells in rows:
         print(f"  {name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")
     print(f"  models: {results}/models/SEARCH.onnx; architectures and cards: {results}/models/SEARCH.md")
-    print(f"  Their weights are the supernets', not trained. To train all ({runs} each) and export them to {results}/trained/:")
+    weights, how = ("those of the races", " from scratch") if raced else ("the supernets', not trained", "")
+    print(f"  Their weights are {weights}. To train all{how} ({runs} each) and export them to {results}/trained/:")
     print(f"    {command('all_trained')}")
 
 

@@ -9,12 +9,14 @@ from fbnet.errors import InputError
 from fbnet.provenance import file_hash
 from fbnet.training.checkpoint import BROKEN
 
+KEYS = {"weights", "ops", "validation_top1", "data_sha256", "epochs", "entrants"}  # the last two since there are races
+
 
 def read_trained(path: Path) -> dict:
     """A network.pt: `name`, `space`, `ops`, `classes`, `weights` (state dict), accuracies, and provenance. Raises InputError."""
     try:
         run = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(run, dict) or not {"weights", "ops", "validation_top1", "data_sha256"} <= run.keys():
+        if not isinstance(run, dict) or not run.keys() >= KEYS:
             raise KeyError("weights")
     except BROKEN as error:
         raise InputError(f"{path} is no network that train_architecture wrote ({type(error).__name__}): train it again") from None
