@@ -229,12 +229,12 @@ def determinism_rows(bench: Bench, kind: str, batch: int) -> list[dict]:
     name, before = f"{kind}, determinism", torch.backends.cudnn.deterministic
     rows, middle = [], {}
     try:
-        step = partial(next, stepping(*bench.loop(kind, batch)))
         times = {False: [], True: []}
+        running = {wanted: partial(next, stepping(*bench.loop(kind, batch))) for wanted in times}  # each with graphs of its own
         for number in range(bench.rounds):
             for wanted, found in times.items():
                 torch.backends.cudnn.deterministic = wanted
-                found += seconds(step, dataclasses.replace(bench, rounds=1), warm_up=5 if number == 0 else 1)
+                found += seconds(running[wanted], dataclasses.replace(bench, rounds=1), warm_up=5 if number == 0 else 1)
         for wanted, found in times.items():
             torch.backends.cudnn.deterministic = wanted
             middle[wanted], how = median(found), "with it" if wanted else "without it"

@@ -53,12 +53,30 @@ def _is_low(value) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
 
 
+class FakeGraph:
+    """A CUDA graph whose capture computes, and that counts how often it was replayed."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+def fake_graphs():
+    """A context in which PyTorch has streams and graphs, of a GPU that computes nothing by itself."""
+    nothing = mock.MagicMock()
+    names = dict.fromkeys(("Stream", "current_stream", "stream", "set_stream", "graph"), nothing)
+    return mock.patch.multiple(torch.cuda, CUDAGraph=FakeGraph, **names)
+
+
 @contextmanager
 def fake_gpu() -> Iterator[None]:
     """Within it "cuda" is a device with 64 GB, of fake tensors; what is patched is PyTorch's asking for a driver."""
     with ExitStack() as stack:
         answers = {"mem_get_info": lambda device=None: (2**36, 2**36), "is_bf16_supported": lambda *_: True}
         stack.enter_context(mock.patch.multiple(torch.cuda, **answers))
+        stack.enter_context(fake_graphs())
         stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
         # without a driver PyTorch takes another library than cuDNN for convolutions, with other layouts
         stack.enter_context(mock.patch.object(torch._C, "_conv_determine_backend_memory_format", _of_cudnn))

@@ -125,6 +125,46 @@ def test_one_shot_training_has_the_gradients_of_the_cpu(one_shot, exact):
         assert (found - wanted).norm() < tolerance * wanted.norm(), precision
 
 
+def learned(one, phase: str, usable: bool, count: int = 8) -> torch.Tensor:
+    """All that so many steps have moved, replayed as a graph from the third on, or none of them."""
+    one.replay.usable = usable
+    steps_of(one, phase, count)
+    assert (one.replay.graph is not None) == usable
+    values = [value.flatten().double() for module in one.modules.values() for value in module.state_dict().values()]
+    means = one.means.read(one.ranks)
+    return torch.cat([*values, torch.tensor([means["loss"], means["top1"]], device=CUDA)])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("changes", [{}, {"draws_per_batch": 2}, {"shared_weights": True}], ids=["plain", "draws", "shared"])
+@pytest.mark.parametrize("phase", ["weights", "theta"])
+def test_replayed_steps_of_a_search_are_those_that_are_written(search, phase, changes, precision, exact):
+    found = [learned(search(sampling="soft", precision=precision, **changes), phase, usable) for usable in (False, True)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_replayed_steps_of_a_training_are_those_that_are_written(training, precision, exact):
+    found = [learned(training(precision=precision, dropout=0.5), "train", usable) for usable in (False, True)]
+    assert torch.equal(*found)
+
+
+def test_a_step_that_waits_goes_on_without_a_graph(training, caplog):
+    one = training()
+    written = one.replay.step
+
+    def step(images, labels):
+        found = written(images, labels)
+        found[0].item()
+        return found
+
+    one.replay.step = step
+    steps_of(one, "train", 8)
+    assert not one.replay.usable
+    assert "No CUDA graph of a step here" in caplog.text
+    assert 1.5 < one.means.read(one.ranks)["ce"] < 3.0
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("draws", [1, 2])
 def test_compiled_steps_learn_what_eager_ones_learn(search, draws, precision, exact):

@@ -308,8 +308,11 @@ def test_a_step_of_the_full_training_on_a_gpu(cifar):
         outputs = Outputs(training.network, (nn.Conv2d, nn.BatchNorm2d))
         training.begin()
         images, labels = next(training.batches["train"].training(0))
-        with NoWaits():
-            training.advance(training.batches["train"].augmented(images, **recipe.augment), labels)
+        for _ in range(4):
+            with NoWaits():
+                training.advance(training.batches["train"].augmented(images, **recipe.augment), labels)
+            training.step += 1
+        assert training.replay.graph.replays == 2
         assert set(outputs.found.values()) == {(torch.bfloat16, True)}
         judged = Outputs(training.average, (nn.Conv2d, nn.BatchNorm2d))
         training.phase = "validation"

@@ -18,7 +18,7 @@ from fbnet.runtime import log, replacing
 from fbnet.search import read_supernet
 from fbnet.settings import TrainSettings
 from fbnet.space import Architecture, SearchSpace, read_architectures
-from fbnet.training import Loop, Ranks
+from fbnet.training import Loop, Ranks, Replay
 from fbnet.training.checkpoint import delete
 
 SPLIT_SEED = 0  # all training runs leave the same images out, so that their validations compare
@@ -82,19 +82,20 @@ class Training(Loop):
         modules = {"network": self.network, "average": self.average}
         super().__init__("train", settings, device, Ranks(), batches, modules, {"train": optimizer})
         self.validation = Batches(dataset, for_validation, settings.batch_size, device, on_device)
-        self.no_latency = torch.zeros((), device=device)
+        self.no_latency, self.rate = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.replay = Replay(self.update, usable=device.type == "cuda")
 
     def phases(self, epoch: int) -> list[str]:
         return ["train", "validation", *(["test"] if epoch == self.settings.epochs - 1 else [])]
 
     def begin(self) -> float:
         self.network.train()
-        self.rate = self.optimizers["train"].param_groups[0]["lr"] = torch.tensor(0.0, device=self.device)
+        self.optimizers["train"].param_groups[0]["lr"] = self.rate
         return float("nan")
 
     def advance(self, images: Tensor, labels: Tensor) -> None:
         self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["train"])))
-        loss, ce, logits = self.update(images, labels)
+        loss, ce, logits = self.replay("train", self.optimizers["train"], images, labels)
         self._average()
         self.means.add(loss, ce, self.no_latency, logits, labels)
         self.means.check(self.step, loss)

@@ -1,6 +1,7 @@
 """The search: train the supernet's weights and theta in turn (FBNet, section 3.3)."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from fbnet.search.loss import make_loss
 from fbnet.search.saved import write_supernet
 from fbnet.search.supernet import StochasticSupernet
 from fbnet.settings import Settings, ramped, temperature_at
-from fbnet.training import Loop, Ranks
+from fbnet.training import Loop, Ranks, Replay
 
 
 class Search(Loop):
@@ -78,6 +79,10 @@ class Search(Loop):
         super().__init__("search", settings, device, ranks, batches, {"supernet": self.supernet}, optimizers)
         self.thetas: list[list[Tensor]] = []
         self.best: dict = {}
+        self.rate, self.temperature = torch.zeros((), device=device), torch.ones((), device=device)
+        # The path of a single path differs from step to step; and what torch.compile makes has graphs of its own.
+        same = settings.sampling == "soft" and not settings.compile and ranks.count == 1
+        self.replay = Replay(self.update, usable=device.type == "cuda" and same)
         if settings.compile:
             self._compile()
 
@@ -99,10 +104,10 @@ class Search(Loop):
         self.supernet.learn(self.phase)
         self.supernet.train()
         if self.phase == "weights":
-            self.rate = torch.tensor(self._rate_at(self.epoch), device=self.device)
+            self.rate.fill_(self._rate_at(self.epoch))
             self.optimizers["weights"].param_groups[0]["lr"] = self.rate
         temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
-        self.temperature = torch.tensor(temperature, device=self.device)
+        self.temperature.fill_(temperature)
         generator = torch.Generator().manual_seed(self.seed(1))
         logits = self.supernet.logits().detach()
         shape = (len(self.batches[self.phase]), settings.draws_per_batch, *logits.shape)
@@ -122,12 +127,15 @@ class Search(Loop):
     def advance(self, images: Tensor, labels: Tensor) -> None:
         if self.phase == "weights" and self.epoch < self.settings.weights["warmup_epochs"]:  # then it stays for an epoch
             self.rate.fill_(self._rate_at(self.epoch + (self.step + 1) / len(self.batches["weights"])))
-        samples, paths = (self.masks if self.phase == "weights" else self.noise)[self.step], []
+        samples = (self.masks if self.phase == "weights" else self.noise)[self.step]
         if self.settings.sampling == "single_path":
             # theta has moved: which path comes next, the host must wait for
             logits = self.supernet.logits().detach()
             paths = self.paths[self.step] if self.phase == "weights" else winners(logits, samples).tolist()
-        for outcome in self.update(images, labels, samples, paths):
+            outcomes = self.update(images, labels, samples, paths)
+        else:
+            outcomes = self.replay(self.phase, self.optimizers[self.phase], images, labels, samples)
+        for outcome in outcomes:
             self.means.add(*outcome)
             self.means.check(self.step, outcome[0])
         if self.phase == "theta":
@@ -136,7 +144,9 @@ class Search(Loop):
     def rate_key(self) -> str:
         return f"search.{self.phase}.lr"
 
-    def update(self, images: Tensor, labels: Tensor, samples: Tensor, paths: list[list[int]]) -> list[tuple[Tensor, ...]]:
+    def update(
+        self, images: Tensor, labels: Tensor, samples: Tensor, paths: Sequence[list[int]] = ()
+    ) -> list[tuple[Tensor, ...]]:
         """One step of the optimiser: images [n, 3, H, W] are this process's part; `samples` [draws, layers, candidates].
 
         Samples are masks while the weights learn, Gumbel noise while theta does; of a single path also `paths`, the numbers of
@@ -156,7 +166,7 @@ class Search(Loop):
             latency_us = self.supernet.latency_us(masks)
             loss = self.loss(ce, latency_us)
             (loss / here).backward()
-            outcomes.append((loss, ce, latency_us, logits, part_labels))
+            outcomes.append(tuple(value.detach() for value in (loss, ce, latency_us, logits, part_labels)))
         if self.phase == "weights" and ranks.count > 1:
             self._complete_gradients(paths)
         ranks.average_gradients(optimizer.param_groups[0]["params"])
