@@ -65,9 +65,17 @@ class Replay:
             self.graph = graph
         except RuntimeError as error:
             torch.cuda.set_stream(usual)
+            _renew_generator()
             self._forget(self.kind)
             self.usable = False
             log.warning("No CUDA graph of a step here (%s): it goes on without, slower.", str(error).strip().partition("\n")[0])
         finally:
             for group in optimizer.param_groups:
                 group["capturable"] = False
+
+
+def _renew_generator() -> None:
+    """A state of its own for this GPU's generator, whose old one would draw no more: it takes part in a capture that failed."""
+    used, new = torch.cuda.default_generators[torch.cuda.current_device()], torch.Generator("cuda")
+    new.manual_seed(used.initial_seed())
+    used.graphsafe_set_state(new.graphsafe_get_state())
