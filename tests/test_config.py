@@ -57,12 +57,14 @@ def test_a_search_overrides_single_keys():
 
 def test_a_race_of_one_or_of_random_samples_is_refused():
     race = {"race": {"epochs": [1], "rules": []}}
-    resolve(race | {"sample": {"count": 2}}, SCHEMA)
+    resolve(race, SCHEMA)
     for key, value in (("method", "softmax"), ("judged", 5)):
         with pytest.raises(InputError, match=rf"sample.{key} is {value!r}, but a race \(race.epochs\) takes the most probable"):
             resolve(race | {"sample": {"count": 2, key: value}}, SCHEMA)
-    with pytest.raises(InputError, match=r"a race needs two architectures: raise sample.count, or add to race.rules"):
-        resolve(race, SCHEMA)
+    with pytest.raises(InputError, match=r"a race needs two architectures: raise race.entrants"):
+        resolve({"race": race["race"] | {"entrants": 1, "learned": 0}}, SCHEMA)
+    with pytest.raises(InputError, match=r"race.learned is 1, but race.entrants 4: fewer than 5 tell nothing"):
+        resolve({"race": race["race"] | {"entrants": 4, "learned": 1}}, SCHEMA)
 
 
 def test_text_stands_for_the_number_that_is_wanted():
@@ -198,7 +200,7 @@ WRONG = [
     ("evaluation.published", "all", "evaluation.published is 'all', but must be true or false or a list"),
     ("race.epochs", [0], "race.epochs.0 is 0, but must be a whole number at least 1"),
     ("race.epochs", [1], "race.rules is ['macs', 'log_macs'], but searches.first has no latency_budget"),
-    ("race", {"epochs": [1], "rules": [], "start": "seed"}, "race.start is 'seed', but must be one of supernet, scratch"),
+    ("race", {"epochs": [1], "rules": [], "start": "seed"}, "race.start is 'seed', but must be one of scratch, supernet"),
     ("threads", 0, "threads is 0"),
 ]
 

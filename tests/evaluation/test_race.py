@@ -1,6 +1,7 @@
 """The race: who takes part, who goes on, and what the winner becomes."""
 
 import json
+import re
 import shutil
 from itertools import product
 
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import BUDGET, with_settings, write_table
-from fbnet.architecture.sampling import by_rule, described, entrants, log_probability
+from fbnet.architecture.entrants import Scores, entrants, learned
+from fbnet.architecture.sampling import by_rule, described, log_probability
 from fbnet.errors import InputError
 from fbnet.evaluation.plan import NetworkSet
 from fbnet.evaluation.results import RUNS, summarise
@@ -44,8 +46,8 @@ def test_the_best_in_validation_accuracy_come_first_and_equals_as_they_were(save
 
 @pytest.fixture
 def race(copy_of_finished):
-    """A workflow whose search has a race: three architectures, that of a rule and one of both among them, two of which go on."""
-    race = {"epochs": [2, 1], "rules": ["macs"], "parts": 2}
+    """A workflow whose search has a race: five architectures, and one that these speak for; three of them go on."""
+    race = {"epochs": [2, 1], "rules": ["macs"], "entrants": 5, "learned": 1}
     copy_of_finished.configure(with_settings(searches={"first": BUDGET}, sample={"count": 1}, race=race))
     return copy_of_finished
 
@@ -55,18 +57,21 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     results = race.folder / "results"
     jobs = race.jobs()
     trained = [(wildcards["round"], wildcards["place"]) for rule, wildcards in jobs if rule == "train_entrant"]
-    assert sorted(trained) == [("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("2", "2")]
+    assert sorted(trained) == [*(("1", str(place)) for place in range(1, 7)), *(("2", str(place)) for place in range(1, 4))]
     done = race()
     assert done.returncode == 0, done.stdout
     entered = pd.read_csv(results / "race/first/entrants.tsv", sep="\t")
-    assert entered.name.tolist() == ["first_1", "first_2", "first_3"]
-    assert entered.chosen_by.tolist() == ["theta", "macs", "1/2 theta + 1/2 macs"]
-    assert entered.ops.nunique() == 3
+    assert entered.name.tolist() == [f"first_{number}" for number in range(1, 6)]
+    assert entered.chosen_by.tolist() == ["theta", "macs", "theta + macs", "random", "random"]
+    more = pd.read_csv(results / "race/first/learned.tsv", sep="\t")
+    assert more.name.tolist() == ["first_6"]
+    assert re.fullmatch(r"learned: [+-][01]\.\d\d theta [+-][01]\.\d\d macs", more.chosen_by[0])
+    assert pd.concat([entered, more]).ops.nunique() == 6
     assert entered.macs[1] == entered.macs.max()  # no network takes two seconds
     standing = pd.read_csv(results / "race/first/race.tsv", sep="\t")
     first, second = (standing[standing["round"] == number] for number in (1, 2))
-    assert (sorted(first.name), len(second)) == (sorted(entered.name), 2)
-    assert set(second.name) == set(first.sort_values("validation_top1", ascending=False, kind="stable").name[:2])
+    assert (sorted(first.name), len(second)) == ([*entered.name, "first_6"], 3)
+    assert set(second.name) == set(first.sort_values("validation_top1", ascending=False, kind="stable").name[:3])
     assert (set(first.epochs), set(second.epochs)) == ({2}, {3})
     for rows in (first, second):
         assert rows.validation_top1.is_monotonic_decreasing
@@ -74,18 +79,18 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     best = second.iloc[0]
     assert (winner["name"], winner["ops"], winner["epochs"]) == ("first", best.ops, 3)
     network = torch.load(results / "race/first/network.pt", weights_only=True)
-    assert (network["name"], network["entrants"]) == ("first", 3)
+    assert (network["name"], network["entrants"]) == ("first", 6)
     assert winner["test_top1"] == pytest.approx(network["test_top1"], abs=1e-6)
     exported = load_file(results / "models/first.safetensors")
     assert all(torch.equal(value, exported[name]) for name, value in network["weights"].items())
     card = (results / "models/first.md").read_text()
-    assert "from the supernet's weights for 3 epochs with seed 1002: the winner in validation accuracy of a race among 3" in card
+    assert "from scratch for 3 epochs with seed 1002: the winner in validation accuracy of a race among 6" in card
     entry = json.loads((results / "modeldef/first.json").read_text())["architectures"]["first"]
     assert entry["test_top1"] == winner["test_top1"]
     assert f"test accuracy: {winner['test_top1']:.1%} after 3 epochs of training, in the race" in done.stdout
-    for place in (1, 2, 3):  # all start from the same supernet, whose weights they share
+    for place in range(1, 7):  # whoever was chosen by the supernet has nothing from it
         run = torch.load(results / f"race/first/round_1/{place}/network.pt", weights_only=True)
-        assert (run["supernet_sha256"] is None, run["before_sha256"]) == (False, None)
+        assert (run["supernet_sha256"], run["before_sha256"]) == (None, None)
     assert race.planned() == set()
 
     # one training and the end are lost: it and what follows are made again, and nothing else
@@ -93,47 +98,95 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     (results / "architectures/first.tsv").unlink()
     jobs = race.jobs("results/architectures/first.tsv")
     lost = [(wildcards["round"], wildcards["place"]) for rule, wildcards in jobs if rule == "train_entrant"]
-    assert sorted(lost) == [("1", "2"), ("2", "1"), ("2", "2")]
+    assert sorted(lost) == [("1", "2"), ("1", "6"), ("2", "1"), ("2", "2"), ("2", "3")]
 
 
 def test_what_a_race_depends_on(race):
-    refused = race("--dry-run", "results/race/first/round_2/3/network.pt")
-    assert "round 2 of the race has no place 3; entrants of its rounds: [3, 2]" in refused.stdout
+    refused = race("--dry-run", "results/race/first/round_2/4/network.pt")
+    assert "round 2 of the race has no place 4; entrants of its rounds: [6, 3]" in refused.stdout
     planned = race.jobs("make_report")
-    of_race = [rule for rule, _ in planned if rule in ("sample_architecture", "train_entrant", "finish_race")]
-    assert sorted(of_race) == ["finish_race", "sample_architecture", *["train_entrant"] * 5]
+    of_race = [rule for rule, _ in planned if rule in ("sample_architecture", "learn_entrants", "train_entrant", "finish_race")]
+    assert sorted(of_race) == ["finish_race", "learn_entrants", "sample_architecture", *["train_entrant"] * 9]
     seeds = {wildcards["seed"] for rule, wildcards in planned if rule == "train_architecture"}
     assert seeds == {"0", "1"}  # 1001 and 1002 are the race's own
 
 
-def test_theta_and_rules_choose_alone_and_together(tiny, tmp_path):
+@pytest.fixture
+def slow_table(tiny, tmp_path):
+    """A table in which what has more MACs takes more time."""
+
     def by_op(cell):
         return {"skip": 1.0, "ir_k3_e1": 20.0, "ir_k3_s2": 40.0, "ir_k5_e3": 40.0}.get(cell.op, 1.0)
 
-    table = read_table(write_table(tmp_path / "table.tsv", tiny, latency_us=by_op), tiny, 10)
-    theta = [[5.0, 1.0, 0.0, 0.0]] * 3  # ir_k3_e1, the first candidate, in every layer
+    return read_table(write_table(tmp_path / "table.tsv", tiny, latency_us=by_op), tiny, 10)
+
+
+THETA = [[5.0, 1.0, 0.0, 0.0]] * 3  # ir_k3_e1, the first candidate, in every layer
+
+
+def architectures_of(space):
+    return list(product(*[[cell.op for cell in layer] for layer in space.layers]))
+
+
+def test_theta_and_rules_choose_alone_and_together_and_chance_the_rest(tiny, slow_table):
+    table, rules = slow_table, ["macs", "log_macs"]
     budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
-    found = entrants(table, theta, 2, ["macs", "log_macs"], 3, budget_us)
-    assert len(found) == 11
-    assert list(found.values())[:4] == ["theta", "theta", "macs", "log_macs"]
-    assert len(set(found.values())) == 10
+    found = entrants(table, THETA, 2, rules, 9, budget_us)
+    together = ["theta + macs", "theta + log_macs", "macs + log_macs"]
+    assert list(found.values()) == ["theta", "theta", "macs", "log_macs", *together, "random", "random"]
     assert next(iter(found)) == ("ir_k3_e1",) * 3
     assert list(found)[2] == by_rule(table, "macs", budget_us)
     assert all(table.predict(ops) <= budget_us for ops in found)
-    assert entrants(table, theta, 2, ["macs", "log_macs"], 3, budget_us) == found
-    # half and half: the best by the sum of both, each in standard deviations of random networks
-    half = entrants(table, theta, 1, ["macs"], 2, budget_us)
-    assert list(half.values()) == ["theta", "macs", "1/2 theta + 1/2 macs"]
-    architectures = list(product(*[[cell.op for cell in layer] for layer in tiny.layers]))
-    macs = np.array([described(table, 10, {"a": ops}).macs[0] for ops in architectures])
-    probable = np.array([log_probability(table, theta, ops) for ops in architectures])
-    scores = dict(zip(architectures, probable / probable.std() + macs / macs.std(), strict=True))
+    assert entrants(table, THETA, 2, rules, 9, budget_us) == found
+    assert list(entrants(table, THETA, 2, rules, 9, budget_us, seed=1))[:7] == list(found)[:7]
+    assert set(entrants(table, THETA, 2, rules, 9, budget_us, seed=1)) != set(found)
+    assert entrants(table, THETA, 2, rules, 3, budget_us) == dict(list(found.items())[:3])
+    # both: the best by the sum, each in standard deviations of random networks
+    half = entrants(table, THETA, 1, ["macs"], 3, budget_us)
+    macs = np.array([described(table, 10, {"a": ops}).macs[0] for ops in architectures_of(tiny)])
+    probable = np.array([log_probability(table, THETA, ops) for ops in architectures_of(tiny)])
+    scores = dict(zip(architectures_of(tiny), probable / probable.std() + macs / macs.std(), strict=True))
     best = sorted((ops for ops in scores if table.predict(ops) <= budget_us), key=lambda ops: -scores[ops])
+    assert list(half.values()) == ["theta", "macs", "theta + macs"]
     assert list(half)[2] == next(ops for ops in best if ops not in list(half)[:2])
     # a rule that agrees with theta takes its next best
-    assert len(entrants(table, [[0.0, 0.0, 9.0, 0.0]] * 3, 1, ["macs", "log_macs"], 1)) == 3
-    with pytest.raises(InputError, match=r"a race wants 66 architectures, but only 64 take at most inf µs: lower sample.count"):
-        entrants(table, theta, 64, ["macs", "log_macs"], 1)
+    assert len(entrants(table, [[0.0, 0.0, 9.0, 0.0]] * 3, 1, rules, 3)) == 3
+    assert len(entrants(table, THETA, 1, rules, 64)) == 64  # all that there are
+    with pytest.raises(InputError, match=r"only 64 architectures .* but 65 random ones are wanted: lower race.entrants"):
+        entrants(table, THETA, 1, rules, 65)
+
+
+def test_what_theta_and_rules_are_worth_is_learned_from_accuracies(tiny, slow_table):
+    """Accuracies that follow a share of theta and against one of a rule are found out, and the best by them is chosen."""
+    table, rules = slow_table, ["macs", "log_macs"]
+    scores = Scores(table, THETA, rules)
+    true = np.array([0.5, 1.0, -0.8])
+    rng = np.random.default_rng(0)
+
+    def accuracy(ops):
+        return 0.5 + 0.02 * float(true @ scores.of(ops))
+
+    budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
+    within = [ops for ops in architectures_of(tiny) if table.predict(ops) <= budget_us]
+    trained = {ops: accuracy(ops) + 0.0005 * rng.standard_normal() for ops in entrants(table, THETA, 1, rules, 9, budget_us)}
+    found = learned(table, THETA, rules, trained, 3, budget_us)
+    assert len(found) == 3
+    assert not found.keys() & trained.keys()
+    assert all(table.predict(ops) <= budget_us for ops in found)
+    assert next(iter(found)) == max((ops for ops in within if ops not in trained), key=accuracy)
+    shares = [float(word) for word in next(iter(found.values())).split()[1::2]]
+    assert shares == pytest.approx(true / np.abs(true).sum(), abs=0.05)
+    assert learned(table, THETA, rules, trained, 3, budget_us) == found
+    assert learned(table, THETA, rules, trained, 1, budget_us) == dict(list(found.items())[:1])
+    with pytest.raises(
+        InputError, match=r"a race wants 9 \+ 60 architectures, but only 64 take at most inf µs: lower race.learned"
+    ):
+        learned(table, THETA, rules, trained, 60)
+
+
+def test_accuracies_that_tell_nothing_still_give_architectures(slow_table):
+    trained = dict.fromkeys(entrants(slow_table, THETA, 1, ["macs"], 6), 0.5)
+    assert len(learned(slow_table, THETA, ["macs"], trained, 2)) == 2
 
 
 def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):

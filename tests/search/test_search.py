@@ -324,7 +324,9 @@ def test_want_of_memory_is_a_sentence_with_a_batch_size_that_fits(digits, tiny_t
     )
     assert single < 0.5 * soft
     monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: 35 * soft)
-    monkeypatch.setattr(search.replay, "step", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(
+        search.replay, "step", lambda *arguments: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    )
     with pytest.raises(InputError, match="batch_size is 64, which does not fit into the memory of cpu: about 32 would") as error:
         search.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
     assert error.value.__context__ is None

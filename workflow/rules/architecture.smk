@@ -31,7 +31,7 @@ rule sample_architecture:
         **program("sample_architecture.py"),
         data=lambda wildcards, input: [f"--data={Path(input.data).parent}"] if JUDGED else [],
         options=[f"--{key}={value}" for key, value in CONFIG["sample"].items()],
-        race=[f"--parts={RACE['parts']}", "--rules", *RACE["rules"]] if RACE["epochs"] else [],
+        race=[f"--entrants={RACE['entrants']}", "--rules", *RACE["rules"]] if RACE["epochs"] else [],
         budget=budget_options,
     shell:
         "{params.run} --supernet {input.supernet:q} --table {input.table:q}"

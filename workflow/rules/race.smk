@@ -1,7 +1,35 @@
 # A race between architectures: trained in rounds, after each of which the better half goes on; the best of the last is the result.
+# Within the first round more are chosen, by what those tell that are already trained.
 
 
 include: "functions/race.smk"
+
+
+rule learn_entrants:
+    input:
+        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        table=latency_table,
+        networks=first_networks,
+    output:
+        f"{RESULTS}/race/{{search}}/learned.tsv",
+    log:
+        f"{RESULTS}/logs/learn_entrants/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/learn_entrants/{{search}}.tsv"
+    group:
+        "samples"
+    conda:
+        "../envs/fbnet.yaml"
+    resources:
+        **node_resources(),
+    params:
+        **program("learn_entrants.py"),
+        options=[f"--count={LEARNED}", "--rules", *RACE["rules"]],
+        budget=budget_options,
+    shell:
+        "{params.run} --supernet {input.supernet:q} --table {input.table:q} --trained {input.networks:q}"
+        " {params.options:q} {params.budget[options]:q} --name {wildcards.search}"
+        " --out {output:q} --log {log:q}"
 
 
 rule train_entrant:
@@ -42,7 +70,7 @@ rule train_entrant:
 
 rule finish_race:
     input:
-        entrants=SAMPLES,
+        entrants=all_entrants,
         networks=lambda wildcards: [path for number, _ in enumerate(FIELDS, 1) for path in networks_of_round(wildcards, number)],
     output:
         architectures=f"{RESULTS}/architectures/{{search}}.tsv",

@@ -12,7 +12,7 @@ from fbnet.runtime import log, replacing, run
 
 
 def main(arguments: argparse.Namespace) -> None:
-    entrants = pd.read_csv(arguments.entrants, sep="\t").set_index("name", drop=False)
+    entrants = pd.concat([pd.read_csv(path, sep="\t") for path in arguments.entrants]).set_index("name", drop=False)
     rows = []
     for number, paths in enumerate(arguments.round, 1):
         standing = by_validation(paths)
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entrants", type=Path, required=True, help="TSV of sample_architecture, with what rules have chosen")
+    parser.add_argument("--entrants", type=Path, nargs="+", required=True, help="all that took part (TSV)")
     round_help = "network.pt of all that took part in a round; once for each round, in order"
     parser.add_argument("--round", type=Path, nargs="+", action="append", required=True, metavar="FILE", help=round_help)
     parser.add_argument("--name", required=True, help="what the winner is called from now on")

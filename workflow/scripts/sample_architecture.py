@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from fbnet.architecture import in_us
-from fbnet.architecture.sampling import RULES, described, draw, entrants, log_probability
+from fbnet.architecture.entrants import entrants, race_seed
+from fbnet.architecture.sampling import RULES, described, draw, log_probability
 from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.latency import LatencyTable, read_table
@@ -23,8 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.table, space, classes)
     budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else math.inf
     theta = [theta.tolist() for theta in supernet["theta"]]
-    if arguments.parts:
-        rows = _entrants(arguments, table, theta, classes, budget_us)
+    if arguments.entrants:
+        rows = _entrants(arguments, table, theta, classes, budget_us, race_seed(supernet["settings"]["seed"]))
         with replacing(arguments.out) as (out,):
             rows.to_csv(out, sep="\t", index=False, float_format="%.6f")
         log.info("%d architectures for a race: %s", len(rows), arguments.out)
@@ -49,8 +50,10 @@ def main(arguments: argparse.Namespace) -> None:
     log.info("Derived by %s%s: %s (%s)", by, within, ", ".join(names), arguments.out)
 
 
-def _entrants(arguments: argparse.Namespace, table: LatencyTable, theta: list, classes: int, budget_us: float) -> pd.DataFrame:
-    chosen = entrants(table, theta, arguments.count, arguments.rules, arguments.parts, budget_us)
+def _entrants(
+    arguments: argparse.Namespace, table: LatencyTable, theta: list, classes: int, budget_us: float, seed: int
+) -> pd.DataFrame:
+    chosen = entrants(table, theta, arguments.count, arguments.rules, arguments.entrants, budget_us, seed)
     rows = described(table, classes, {f"{arguments.name}_{number}": ops for number, ops in enumerate(chosen, 1)})
     rows.insert(2, "log_prob", [log_probability(table, theta, ops) for ops in chosen])
     return rows.assign(chosen_by=list(chosen.values()))
@@ -63,8 +66,8 @@ if __name__ == "__main__":
     parser.add_argument("--method", choices=["argmax", "softmax"], default="argmax", help="the most probable, or random samples")
     parser.add_argument("--count", type=int, default=1, help="number of architectures")
     parser.add_argument("--judged", type=int, default=1, help="of so many, keep those with the best one-shot accuracies")
-    parser.add_argument("--parts", type=int, default=0, help="for a race: theta and the rules share their say in so many parts")
-    parser.add_argument("--rules", nargs="*", choices=RULES, default=[], help="for a race: these have a say beside theta")
+    parser.add_argument("--entrants", type=int, default=0, help="for a race: so many, by theta, by rules, by both, and at random")
+    parser.add_argument("--rules", nargs="*", choices=RULES, default=[], help="for a race: these take part beside theta")
     parser.add_argument("--data", type=Path, help="folder of the prepared dataset, for these; its test set is not touched")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads for these, where there is no GPU (0: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the softmax samples")

@@ -1,7 +1,7 @@
 # Who takes part in which round of a race, and how they are trained.
 
-ENTRANTS = CONFIG["sample"]["count"] - 1 + math.comb(RACE["parts"] + len(RACE["rules"]), len(RACE["rules"]))
-FIELDS = [math.ceil(ENTRANTS / 2**number) for number, _ in enumerate(RACE["epochs"])]  # how many take part in each round
+FIRST, LEARNED = RACE["entrants"], RACE["learned"]  # entrants, and those that are chosen when these are trained
+FIELDS = [math.ceil((FIRST + LEARNED) / 2**number) for number, _ in enumerate(RACE["epochs"])]  # how many take part in each round
 
 
 def networks_of_round(wildcards, number):
@@ -9,9 +9,16 @@ def networks_of_round(wildcards, number):
     return [f"{RESULTS}/race/{wildcards.search}/round_{number}/{place}/network.pt" for place in range(1, FIELDS[number - 1] + 1)]
 
 
+def first_networks(wildcards):
+    """What the first entrants are after the first round."""
+    return networks_of_round(wildcards, 1)[:FIRST]
+
+
 def entrants_of_round(wildcards):
-    """Where the architectures of the first round stand."""
-    return SAMPLES if wildcards.round == "1" else []
+    """Where the architecture of a place in the first round stands."""
+    if wildcards.round != "1":
+        return []
+    return SAMPLES if int(wildcards.place) <= FIRST else rules.learn_entrants.output
 
 
 def start_of_round(wildcards):
@@ -47,6 +54,11 @@ def round_settings(wildcards):
 def round_seed(wildcards):
     """The seed of a round's trainings: another for each search and round, and none of the evaluation's."""
     return 1000 * (1 + CONFIG["searches"][wildcards.search]["seed"]) + int(wildcards.round)
+
+
+def all_entrants(wildcards):
+    """Where all architectures that take part stand."""
+    return [SAMPLES, *(rules.learn_entrants.output if LEARNED else [])]
 
 
 def round_options(wildcards):

@@ -18,6 +18,8 @@ from fbnet.latency import Target
 from fbnet.settings import TrainSettings, of_method, settings_of
 from fbnet.space import SearchSpace, read_space
 
+LEAST_TO_LEARN = 5  # entrants of a race whose accuracies may tell anything about theta and the rules
+
 
 def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
     """The whole configuration, defaults filled in and `searches` complete, and its search space.
@@ -135,11 +137,16 @@ def _check_search(name: str, search: dict, config: dict) -> None:
 
 
 def _check_race(config: dict) -> None:
-    race, count = config["race"], config["sample"]["count"]
+    race = config["race"]
     if not race["epochs"]:
         return
-    if count + len(race["rules"]) < 2:
-        raise InputError("race.epochs is set, but a race needs two architectures: raise sample.count, or add to race.rules")
+    if race["entrants"] + race["learned"] < 2:
+        raise InputError("race.epochs is set, but a race needs two architectures: raise race.entrants")
+    if race["learned"] and race["entrants"] < LEAST_TO_LEARN:
+        raise InputError(
+            f"race.learned is {race['learned']}, but race.entrants {race['entrants']}: fewer than {LEAST_TO_LEARN} tell nothing: "
+            f"raise race.entrants, or set race.learned to 0"
+        )
     free = [name for name, search in config["searches"].items() if not search["latency_budget"]]
     if race["rules"] and free:
         raise InputError(

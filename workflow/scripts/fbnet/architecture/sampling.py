@@ -1,8 +1,6 @@
 """Choose architectures within a latency budget: by theta, by a rule of thumb, or blindly."""
 
-import itertools
 import math
-import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,14 +27,14 @@ def draw(
     `theta`: a logit per candidate for each searched layer. "argmax" gives the `count` most probable, "softmax" draws `count`
     times within the budget, layer by layer (FBNet, section 3.3); fewer may remain. Raises InputError if none keeps the budget.
     """
-    log_probs = _log_probs(theta)
+    values = log_probs(theta)
     if method == "argmax":
-        picks = [pick for pick, _ in zip(best(table, log_probs, budget_us), range(count), strict=False)]
+        picks = [pick for pick, _ in zip(best(table, values, budget_us), range(count), strict=False)]
     else:
-        picks = set(_random(table, log_probs, count, seed, budget_us))
+        picks = set(_random(table, values, count, seed, budget_us))
     if not picks:
         raise InputError(f"no architecture within {budget_us:.0f} µs was found: allow more, or choose sample.method argmax")
-    drawn = [(_ops(table, pick), float(sum(row[i] for row, i in zip(log_probs, pick, strict=True)))) for pick in picks]
+    drawn = [(ops_of(table, pick), float(sum(row[i] for row, i in zip(values, pick, strict=True)))) for pick in picks]
     return sorted(drawn, key=lambda item: (-item[1], item[0]))
 
 
@@ -70,12 +68,12 @@ def best(table: LatencyTable, values: Sequence[np.ndarray], budget_us: float = m
         pick = tuple(int(part.argmax()) for part in np.split(solved.x, starts[1:]))
 
 
-def _random(table: LatencyTable, log_probs: Sequence[np.ndarray], count: int, seed: int, budget_us: float) -> Iterator[Pick]:
+def _random(table: LatencyTable, values: Sequence[np.ndarray], count: int, seed: int, budget_us: float) -> Iterator[Pick]:
     rng = np.random.default_rng(seed)
     found = 0
     for _ in range(count * (TRIES if math.isfinite(budget_us) else 1)):
-        pick = tuple(int(rng.choice(len(row), p=np.exp(row))) for row in log_probs)
-        if table.predict(_ops(table, pick)) <= budget_us:
+        pick = tuple(int(rng.choice(len(row), p=np.exp(row))) for row in values)
+        if table.predict(ops_of(table, pick)) <= budget_us:
             found += 1
             yield pick
         if found == count:
@@ -84,42 +82,13 @@ def _random(table: LatencyTable, log_probs: Sequence[np.ndarray], count: int, se
 
 def log_probability(table: LatencyTable, theta, ops: Sequence[str]) -> float:
     """The log-probability Σ log softmax(theta) of an architecture."""
-    layers = zip(table.space.layers, _log_probs(theta), ops, strict=True)
+    layers = zip(table.space.layers, log_probs(theta), ops, strict=True)
     return float(sum(row[[cell.op for cell in layer].index(op)] for layer, row, op in layers))
 
 
-def _log_probs(theta) -> list[np.ndarray]:
+def log_probs(theta) -> list[np.ndarray]:
+    """Log softmax(theta), an array for each layer."""
     return [log_softmax(np.asarray(logits, dtype=np.float64)) for logits in theta]
-
-
-def entrants(
-    table: LatencyTable, theta, count: int, rules: Sequence[str], parts: int, budget_us: float = math.inf
-) -> dict[tuple[str, ...], str]:
-    """Who takes part in a race: architectures within a latency budget, and by what each was chosen. No two are alike.
-
-    That is the `count` most probable ones by theta, what each rule chooses, and what these choose together: for each way to share
-    `parts` among theta and the rules, the best by the sum of their values in these shares, each scaled so that its sum over the
-    layers of a random network has a standard deviation of 1. Raises InputError if there are too few within the budget.
-    """
-    scores = {"theta": _log_probs(theta)} | {rule: _values(table, rule) for rule in rules}
-    for name, rows in scores.items():
-        scale = math.sqrt(sum(row.var() for row in rows)) or 1.0
-        scores[name] = [(row - row.mean()) / scale for row in rows]
-    shares = [shares for shares in itertools.product(range(parts + 1), repeat=len(scores)) if sum(shares) == parts]
-    chosen: dict[tuple[str, ...], str] = {}
-    for of_each in sorted(shares, key=lambda of_each: (-max(of_each), [-share for share in of_each])):  # each alone at first
-        mixed = [sum(map(operator.mul, of_each, rows)) for rows in zip(*scores.values(), strict=True)]
-        said = [(share, name) for share, name in zip(of_each, scores, strict=True) if share]
-        new = (ops for pick in best(table, mixed, budget_us) if (ops := _ops(table, pick)) not in chosen)
-        wanted = count if of_each[0] == parts else 1
-        found = list(itertools.islice(new, wanted))
-        chosen |= dict.fromkeys(found, " + ".join(f"{share}/{parts} {name}" if share < parts else name for share, name in said))
-        if len(found) < wanted:
-            raise InputError(
-                f"a race wants {count - 1 + len(shares)} architectures, but only {len(chosen)} take at most {budget_us:.0f} µs: "
-                f"lower sample.count or race.parts, or allow more latency"
-            )
-    return chosen
 
 
 def by_rule(table: LatencyTable, rule: str, budget_us: float = math.inf) -> tuple[str, ...]:
@@ -127,12 +96,12 @@ def by_rule(table: LatencyTable, rule: str, budget_us: float = math.inf) -> tupl
 
     The sum is over layers. Raises InputError if no architecture keeps the budget.
     """
-    for pick in best(table, _values(table, rule), budget_us):
-        return _ops(table, pick)
+    for pick in best(table, rule_values(table, rule), budget_us):
+        return ops_of(table, pick)
     raise InputError(f"no architecture of space {table.space.name} takes at most {budget_us:.0f} µs: allow more latency")
 
 
-def _values(table: LatencyTable, rule: str) -> list[np.ndarray]:
+def rule_values(table: LatencyTable, rule: str) -> list[np.ndarray]:
     """What each candidate of each layer counts by a rule."""
     macs = [np.array([size([cell])[0] for cell in layer], dtype=float) for layer in table.space.layers]
     return [row / max(map(np.max, macs)) for row in macs] if rule == "macs" else [np.log1p(row) for row in macs]
@@ -150,12 +119,15 @@ def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float
     return list(drawn)
 
 
-def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 0) -> list[tuple[str, ...]]:
+def draw_blindly(
+    table: LatencyTable, count: int, budget_us: float, seed: int = 0, key: str = "evaluation.random or evaluation.ranked"
+) -> list[tuple[str, ...]]:
     """So many architectures, no two alike, uniformly drawn from all of the space that keep a latency budget.
 
     The architectures from each layer on that use at most so much of the budget are counted, in BINS bins of it; each layer
     then chooses a candidate in proportion to how many ways to go on it leaves. Latencies are rounded up to whole bins: what
-    keeps the budget by less than a bin a layer is never drawn. Raises InputError if there are too few.
+    keeps the budget by less than a bin a layer is never drawn. `key` is what to lower where there are
+    too few. Raises InputError then.
     """
     left = budget_us - sum(table.fixed_us)
     costs = [np.ceil(np.asarray(row) / left * BINS - 1e-9).astype(int) for row in table.operators_us]
@@ -166,7 +138,7 @@ def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 
     if ways[0][BINS] < count:
         raise InputError(
             f"only {ways[0][BINS]:.0f} architectures of space {table.space.name} take at most {budget_us:.0f} µs, but "
-            f"{count} random ones are wanted: lower evaluation.random or evaluation.ranked, or allow more latency"
+            f"{count} random ones are wanted: lower {key}, or allow more latency"
         )
     rng = np.random.default_rng([seed, round(1000 * budget_us)])  # networks of another budget are drawn apart from these
     picks: dict[Pick, None] = {}
@@ -177,7 +149,7 @@ def draw_blindly(table: LatencyTable, count: int, budget_us: float, seed: int = 
             pick.append(int(rng.choice(len(row), p=chances / chances.sum())))
             rest -= row[pick[-1]]
         picks[tuple(pick)] = None
-    return [_ops(table, pick) for pick in picks]
+    return [ops_of(table, pick) for pick in picks]
 
 
 def described(table: LatencyTable, classes: int, architectures: dict[str, Sequence[str]]) -> pd.DataFrame:
@@ -189,5 +161,6 @@ def described(table: LatencyTable, classes: int, architectures: dict[str, Sequen
     return pd.DataFrame(rows, columns=["name", "ops", "latency_us", "macs", "params"])
 
 
-def _ops(table: LatencyTable, pick: Pick) -> tuple[str, ...]:
+def ops_of(table: LatencyTable, pick: Pick) -> tuple[str, ...]:
+    """The operators of a pick."""
     return tuple(layer[i].op for layer, i in zip(table.space.layers, pick, strict=True))

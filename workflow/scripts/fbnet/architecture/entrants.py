@@ -1,0 +1,101 @@
+"""Who takes part in a race: what theta and rules choose, random architectures, and what the first trainings speak for."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fbnet.architecture.sampling import best, draw_blindly, log_probs, ops_of, rule_values
+from fbnet.errors import InputError
+from fbnet.latency import LatencyTable
+
+Ops = tuple[str, ...]
+
+
+def race_seed(search_seed: int) -> int:
+    """The seed of what a race leaves to chance: another for each seed of a search, and none of the evaluation's random ones."""
+    return 1000 * (1 + search_seed)
+
+
+class Scores:
+    """What theta and rules give each candidate of each layer, and so an architecture in sum.
+
+    Each is scaled so that its sum has a standard deviation of 1 among random networks, and a mean of 0.
+    """
+
+    def __init__(self, table: LatencyTable, theta, rules: Sequence[str]):
+        self.table = table
+        self.rows = {"theta": log_probs(theta)} | {rule: rule_values(table, rule) for rule in rules}
+        for name, rows in self.rows.items():
+            scale = math.sqrt(sum(row.var() for row in rows)) or 1.0
+            self.rows[name] = [(row - row.mean()) / scale for row in rows]
+
+    def of(self, ops: Ops) -> list[float]:
+        """The sums of an architecture, one for each score."""
+        numbers = [[cell.op for cell in layer].index(op) for layer, op in zip(self.table.space.layers, ops, strict=True)]
+        return [sum(float(row[n]) for row, n in zip(rows, numbers, strict=True)) for rows in self.rows.values()]
+
+    def best(self, shares: Sequence[float], budget_us: float, besides: Mapping[Ops, str], count: int = 1) -> list[Ops]:
+        """The best within a latency budget by the sum of the scores in these shares, exactly, and none of those `besides`."""
+        mixed = [
+            sum(share * row for share, row in zip(shares, rows, strict=True)) for rows in zip(*self.rows.values(), strict=True)
+        ]
+        new = (ops for pick in best(self.table, mixed, budget_us) if (ops := ops_of(self.table, pick)) not in besides)
+        return list(itertools.islice(new, count))
+
+
+def entrants(
+    table: LatencyTable, theta, count: int, rules: Sequence[str], total: int, budget_us: float = math.inf, seed: int = 0
+) -> dict[Ops, str]:
+    """The `total` architectures within a latency budget that a race begins with, and by what each was chosen; no two are alike.
+
+    That is the `count` most probable ones by theta, what each rule chooses, what each two of these choose together, by the sum of
+    their scores, and for the rest random ones. Raises InputError if there are too few within the budget.
+    """
+    scores = Scores(table, theta, rules)
+    names = list(scores.rows)
+    chosen: dict[Ops, str] = {}
+    for members in [*itertools.combinations(names, 1), *itertools.combinations(names, 2)]:
+        shares = [name in members for name in names]
+        found = scores.best(shares, budget_us, chosen, count if members == ("theta",) else 1)
+        chosen |= dict.fromkeys(found, " + ".join(members))
+    chosen = dict(itertools.islice(chosen.items(), total))
+    any_us = min(budget_us, 2 * table.most_us)  # what no architecture takes by far, where there is no budget
+    at_random = draw_blindly(table, total, any_us, seed, "race.entrants") if len(chosen) < total else []
+    others = (ops for ops in at_random if ops not in chosen)
+    return chosen | dict.fromkeys(itertools.islice(others, total - len(chosen)), "random")
+
+
+def learned(
+    table: LatencyTable,
+    theta,
+    rules: Sequence[str],
+    trained: Mapping[Ops, float],
+    count: int,
+    budget_us: float = math.inf,
+    seed: int = 0,
+) -> dict[Ops, str]:
+    """More architectures within a latency budget, by how far theta and the rules have foretold the accuracies of `trained` ones.
+
+    A Bayesian linear regression of accuracy on the scores says in which shares they count, and how surely. The first is the
+    best by these shares; each other one by shares drawn from what the regression leaves possible (Thompson sampling, 1933),
+    so that they differ where little is known. Raises InputError if there are too few within the budget.
+    """
+    from sklearn.linear_model import BayesianRidge  # here: it takes a second to import, which most jobs would spend for nothing
+
+    scores = Scores(table, theta, rules)
+    fit = BayesianRidge().fit([scores.of(ops) for ops in trained], [100 * top1 for top1 in trained.values()])
+    drawn = np.random.default_rng(seed).multivariate_normal(fit.coef_, fit.sigma_, max(count - 1, 0))
+    known = dict.fromkeys(trained, "")
+    for shares in [fit.coef_, *drawn][:count]:
+        parts = shares / (np.abs(shares).sum() or 1.0)
+        said = " ".join(f"{share:+.2f} {name}" for share, name in zip(parts, scores.rows, strict=True))
+        known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned: {said}")
+    found = {ops: by for ops, by in known.items() if by}
+    if len(found) < count:
+        raise InputError(
+            f"a race wants {len(trained)} + {count} architectures, but only {len(known)} take at most {budget_us:.0f} µs: lower "
+            f"race.learned or race.entrants, or allow more latency"
+        )
+    return found
