@@ -12,8 +12,8 @@ from summaries import networks, random_search, rule, summary
 STANDING = pd.DataFrame(  # of a race
     [
         *[(1, "a_1", "macs", 2, 0.7), (1, "a_2", "theta", 2, 0.9)],
-        *[(1, "a_3", "1/2 theta + 1/2 macs", 2, 0.8), (1, "a_4", "1/2 theta + 1/2 log_macs", 2, 0.6)],
-        *[(2, "a_3", "1/2 theta + 1/2 macs", 6, 0.97), (2, "a_2", "theta", 6, 0.95)],
+        *[(1, "a_3", "theta + macs", 2, 0.8), (1, "a_4", "learned shares +0.40 theta +0.60 macs", 2, 0.6)],
+        *[(2, "a_3", "theta + macs", 6, 0.97), (2, "a_2", "theta", 6, 0.95)],
     ],
     columns=["round", "name", "chosen_by", "epochs", "validation_top1"],
 )
@@ -73,7 +73,7 @@ def test_an_order_that_training_itself_does_not_repeat_is_warned_of():
 
 def test_a_race_says_who_won_and_who_else_came_how_far():
     assert race_sentence(STANDING) == (
-        "Of 4 architectures in the race the winner, a_3, was chosen by 1/2 theta + 1/2 macs with a validation accuracy of 97.0% "
+        "Of 4 architectures in the race the winner, a_3, was chosen by theta + macs with a validation accuracy of 97.0% "
         "after 6 epochs. Chosen by theta with a validation accuracy of 95.0% after 6 epochs; by macs with a validation accuracy "
         "of 70.0% after 2 epochs."
     )

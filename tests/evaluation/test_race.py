@@ -62,10 +62,10 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     assert done.returncode == 0, done.stdout
     entered = pd.read_csv(results / "race/first/entrants.tsv", sep="\t")
     assert entered.name.tolist() == [f"first_{number}" for number in range(1, 6)]
-    assert entered.chosen_by.tolist() == ["theta", "macs", "theta + macs", "random", "random"]
+    assert entered.chosen_by.tolist() == ["theta", "macs", "theta + macs", "a random draw", "a random draw"]
     more = pd.read_csv(results / "race/first/learned.tsv", sep="\t")
     assert more.name.tolist() == ["first_6"]
-    assert re.fullmatch(r"learned: [+-][01]\.\d\d theta [+-][01]\.\d\d macs", more.chosen_by[0])
+    assert re.fullmatch(r"learned shares [+-][01]\.\d\d theta [+-][01]\.\d\d macs", more.chosen_by[0])
     assert pd.concat([entered, more]).ops.nunique() == 6
     assert entered.macs[1] == entered.macs.max()  # no network takes two seconds
     standing = pd.read_csv(results / "race/first/race.tsv", sep="\t")
@@ -133,7 +133,7 @@ def test_theta_and_rules_choose_alone_and_together_and_chance_the_rest(tiny, slo
     budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
     found = entrants(table, THETA, 2, rules, 9, budget_us)
     together = ["theta + macs", "theta + log_macs", "macs + log_macs"]
-    assert list(found.values()) == ["theta", "theta", "macs", "log_macs", *together, "random", "random"]
+    assert list(found.values()) == ["theta", "theta", "macs", "log_macs", *together, "a random draw", "a random draw"]
     assert next(iter(found)) == ("ir_k3_e1",) * 3
     assert list(found)[2] == by_rule(table, "macs", budget_us)
     assert all(table.predict(ops) <= budget_us for ops in found)
@@ -174,7 +174,7 @@ def test_what_theta_and_rules_are_worth_is_learned_from_accuracies(tiny, slow_ta
     assert not found.keys() & trained.keys()
     assert all(table.predict(ops) <= budget_us for ops in found)
     assert next(iter(found)) == max((ops for ops in within if ops not in trained), key=accuracy)
-    shares = [float(word) for word in next(iter(found.values())).split()[1::2]]
+    shares = [float(word) for word in next(iter(found.values())).split()[2::2]]
     assert shares == pytest.approx(true / np.abs(true).sum(), abs=0.05)
     assert learned(table, THETA, rules, trained, 3, budget_us) == found
     assert learned(table, THETA, rules, trained, 1, budget_us) == dict(list(found.items())[:1])

@@ -64,7 +64,7 @@ def entrants(
     any_us = min(budget_us, 2 * table.most_us)  # what no architecture takes by far, where there is no budget
     at_random = draw_blindly(table, total, any_us, seed, "race.entrants") if len(chosen) < total else []
     others = (ops for ops in at_random if ops not in chosen)
-    return chosen | dict.fromkeys(itertools.islice(others, total - len(chosen)), "random")
+    return chosen | dict.fromkeys(itertools.islice(others, total - len(chosen)), "a random draw")
 
 
 def learned(
@@ -91,7 +91,7 @@ def learned(
     for shares in [fit.coef_, *drawn][:count]:
         parts = shares / (np.abs(shares).sum() or 1.0)
         said = " ".join(f"{share:+.2f} {name}" for share, name in zip(parts, scores.rows, strict=True))
-        known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned: {said}")
+        known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned shares {said}")
     found = {ops: by for ops, by in known.items() if by}
     if len(found) < count:
         raise InputError(
