@@ -1,8 +1,11 @@
 """The race: who takes part, who goes on, and what the winner becomes."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from itertools import product
 
 import numpy as np
@@ -99,6 +102,21 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     jobs = race.jobs("results/architectures/first.tsv")
     lost = [(wildcards["round"], wildcards["place"]) for rule, wildcards in jobs if rule == "train_entrant"]
     assert sorted(lost) == [("1", "2"), ("1", "6"), ("2", "1"), ("2", "2"), ("2", "3")]
+
+    # killed at random, twice, it ends as it did
+    shutil.rmtree(results / "race/first")
+    for seconds in np.random.default_rng().uniform(5, 20, 2):
+        running = race.start("results/architectures/first.tsv")
+        time.sleep(seconds)
+        os.killpg(running.pid, signal.SIGKILL)  # Snakemake and its jobs
+        running.wait()
+        assert race("--unlock").returncode == 0
+    done = race("results/architectures/first.tsv")
+    assert done.returncode == 0, done.stdout
+    again = pd.read_csv(results / "race/first/race.tsv", sep="\t")
+    assert again.drop(columns="seconds").equals(standing.drop(columns="seconds"))
+    weights = torch.load(results / "race/first/network.pt", weights_only=True)["weights"]
+    assert all(torch.equal(value, weights[name]) for name, value in network["weights"].items())
 
 
 def test_what_a_race_depends_on(race):
