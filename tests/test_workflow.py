@@ -90,6 +90,7 @@ USERS = {
     "latency/profiling": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/drift": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/acceptance": {"profile_latency"},
+    "latency/foreign": {"profile_latency"},
     "latency/validation": {"validate_latency", "measure_architecture"},
     "architecture/sampling": {"sample_architecture", "sample_baseline", "learn_entrants"},
     "architecture/entrants": {"sample_architecture", "learn_entrants"},

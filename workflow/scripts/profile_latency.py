@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fbnet.latency import TABLE_SETTINGS, Target, hardly_differ, read_table
 from fbnet.latency.acceptance import CHOICES, settle
+from fbnet.latency.foreign import as_ours, template, too_fast
 from fbnet.latency.machine import Watch, take_device
 from fbnet.latency.profiling import analytic, measure
-from fbnet.latency.table import COLUMNS, drawing, tsv
+from fbnet.latency.table import COLUMNS, drawing, parse_table, tsv
 from fbnet.latency.target import add_options, from_options
 from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import SearchSpace, read_space
@@ -16,13 +17,15 @@ from fbnet.space import SearchSpace, read_space
 
 def main(arguments: argparse.Namespace) -> None:
     space, target = read_space(arguments.space), from_options(arguments)
+    if arguments.template:
+        return write_text(arguments.out, template(space, arguments.classes))
     expected = target.settings()
     if arguments.table:
         log.info("Taking over the table %s.", arguments.table)
         expected = {key: expected[key] for key in TABLE_SETTINGS}
+        text = as_ours(arguments.table, space, arguments.classes)
         # Read first: the name that the user gave is the one to tell of.
-        read_table(arguments.table, space, arguments.classes, expected)
-        text = arguments.table.read_text()
+        parse_table(text, arguments.table, space, arguments.classes, expected)
     else:
         text = _measured(space, target, arguments)
         if arguments.history and target.engine != "analytic":
@@ -31,8 +34,9 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.out, space, arguments.classes, expected)
     log.info("Latencies of space %s:\n%s", space.name, drawing(table))
     log.info("Networks of this space are predicted to take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
-    if alike := hardly_differ(arguments.out):
-        log.warning("%s%s", alike[0].upper(), alike[1:])
+    for doubt in (too_fast(table) if arguments.table else None, hardly_differ(arguments.out)):
+        if doubt:
+            log.warning("%s%s", doubt[0].upper(), doubt[1:])
 
 
 def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace) -> str:
@@ -62,6 +66,7 @@ if __name__ == "__main__":
     parser.add_argument("--precision", type=float, default=0.02, help="an entry is done when its median is known this well")
     parser.add_argument("--runs", type=int, default=100, help="most timed runs of each entry")
     parser.add_argument("--table", type=Path, help="take over this table instead of measuring")
+    parser.add_argument("--template", action="store_true", help="write a table without latencies, to be filled in")
     parser.add_argument("--history", type=Path, help="folder that keeps the table in use, to compare a new measurement with")
     parser.add_argument(
         "--new-measurement",

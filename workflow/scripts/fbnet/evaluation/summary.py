@@ -100,6 +100,8 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
     headers, warnings = {"measurement": read_header(path)}, []
     if alike := hardly_differ(path):
         warnings.append((about, alike))
+    if missing := headers["measurement"].get("missing"):
+        warnings.append((about, f"it tells nothing of {missing}: latencies and budgets are those of all else"))
     if validation.is_file():
         headers["validation"] = header = read_header(validation)
         with undamaged(validation):

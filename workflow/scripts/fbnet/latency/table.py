@@ -58,13 +58,20 @@ class LatencyTable:
 
 
 def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[str, str] | None = None) -> LatencyTable:
-    """Read a table by key, never by position; entries of other spaces are left aside.
+    """Read a table, as `parse_table` does, from its file."""
+    return parse_table(_text(path), path, space, classes, expected)
+
+
+def parse_table(
+    text: str, path: Path, space: SearchSpace, classes: int, expected: Mapping[str, str] | None = None
+) -> LatencyTable:
+    """Read a table by key, never by position; entries of other spaces are left aside. `path` is where its text is from.
 
     The column expansion may be absent where the operators' names say it. Raises InputError that names file and entry for
     one that is missing, doubled, negative or no finite number, or the setting if the header tells of another norm than the
     space's or of other settings than those `expected`.
     """
-    header = read_header(path)
+    header = _header(text)
     for key, value in {"norm": space.stem.norm, **(expected or {})}.items():
         if header.get(key, value) != value:
             whose = f"space {space.name}" if key == "norm" else "its target"
@@ -73,7 +80,7 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
                 f"or change the setting"
             )
     latencies: dict[tuple, float] = {}
-    for row in read_rows(path):
+    for row in _rows(text, path):
         key = tuple(row[column] for column in KEY)
         if key in latencies:
             raise InputError(f"{_entry(path, row)}: the entry is there twice; keep one row")
@@ -98,7 +105,11 @@ def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[s
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a table as text by column, `expansion` filled in, `latency_us` a number of 0 or more. Raises InputError."""
-    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    return _rows(_text(path), path)
+
+
+def _rows(text: str, path: Path) -> list[dict[str, str]]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     try:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     except csv.Error as error:  # a field of more than 131072 characters, or a NUL
@@ -140,8 +151,12 @@ def _shape(row: dict[str, str]) -> str:
 
 def read_header(path: Path) -> dict[str, str]:
     """The `# key: value` lines at the top of a table: how and where it was measured. Raises InputError."""
+    return _header(_text(path))
+
+
+def _header(text: str) -> dict[str, str]:
     header = {}
-    for line in _text(path).splitlines():
+    for line in text.splitlines():
         if not line.startswith("#"):
             break
         key, _, value = line[1:].partition(":")
