@@ -129,7 +129,7 @@ WRONG = [
     ("latency.cpu.runs", 2.5, "latency.cpu.runs is 2.5"),
     ("latency.cpu", {"table": "none.tsv"}, "latency.cpu.table is 'none.tsv', but there is no such file"),
     ("latency.cpu", {"table": "config.yaml", "runs": 3}, "names a table and also runs"),
-    ("latency.cpu.engine", "tvm", "latency.cpu.engine is 'tvm', but must be one of torch, onnxruntime, analytic"),
+    ("latency.cpu.engine", "tvm", "latency.cpu.engine is 'tvm', but must be one of torch, onnxruntime, command, analytic"),
     ("latency.cpu", {"engine": "onnxruntime", "dtype": "bfloat16"}, "measured on the cpu in float32 only"),
     ("latency.cpu", {"mode": "graphs"}, "latency.cpu: mode is 'graphs', but CUDA graphs need device 'cuda'"),
     ("latency.cpu", {"dtype": "float16"}, "latency.cpu: dtype is 'float16', but the cpu computes in"),

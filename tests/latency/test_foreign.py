@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from conftest import ROOT, mutated, read_or_refused, write_table
 from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
-from fbnet.latency.foreign import UNITS_US, as_ours, template
+from fbnet.latency.foreign import as_ours, template
 from fbnet.latency.table import parse_table
+from fbnet.latency.target import UNITS_US
 
 CASES = ROOT.parent / "shared/cases"
 

@@ -53,7 +53,7 @@ def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace)
     watch = Watch(about.get("gpu"))
     found = measure(
         *(space, arguments.classes, target, arguments.precision, arguments.runs),
-        lambda rounds: Progress(rounds, desc="profile", unit="round"),
+        lambda rounds: Progress(rounds, desc="profile", unit="call" if target.engine == "command" else "round"),
     )
     return tsv(found.rows, COLUMNS, header | about | watch.report(found.variability))
 

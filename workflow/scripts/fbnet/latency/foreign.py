@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fbnet.errors import InputError
 from fbnet.latency.table import COLUMNS, KEY, LatencyTable, tsv
+from fbnet.latency.target import UNITS_US
 from fbnet.space import OPERATORS, SearchSpace
 
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # by how a file begins
 SEPARATORS = "\t;,"
-UNITS_US = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6, "ns": 1e-3}
 LEAST_NETWORK_US = 50.0  # less than any network takes that somebody would search for
 
 

@@ -11,7 +11,7 @@ import torch
 from fbnet.device import gpu_uuid, nvidia_driver, nvidia_smi, take_gpus, usable_gpus
 from fbnet.errors import InputError
 from fbnet.latency.table import LatencyTable, read_header, read_table
-from fbnet.latency.target import Target
+from fbnet.latency.target import Target, words
 from fbnet.latency.torch_engine import check
 from fbnet.runtime import log
 from fbnet.space import SearchSpace
@@ -75,6 +75,9 @@ def describe(target: Target) -> dict[str, str]:
         versions["onnxruntime"] = onnxruntime.__version__
     if _on_gpu(target):
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    if target.engine == "command":
+        name = Path(words(target.command)[0]).name  # where and by what it computes, it alone knows
+        return {"machine": name, "host": platform.node(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         **(_describe_gpu(target) if _on_gpu(target) else {"machine": cpu_model()}),

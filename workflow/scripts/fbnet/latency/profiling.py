@@ -24,6 +24,7 @@ LEAST_RUNS = 10  # no cell is done before
 UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
 AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
 NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
+CALLS = 3  # of a command for each cell and network: each runs it many times
 WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
 _ROUNDS_BETWEEN_LOOKS = 4
 
@@ -49,6 +50,10 @@ def make_engine(cells: Sequence[Cell], target: Target):
         from fbnet.latency.onnx_engine import OnnxEngine  # a device that is measured from afar needs PyTorch alone
 
         return OnnxEngine(cells, target)
+    if target.engine == "command":
+        from fbnet.latency.command_engine import CommandEngine
+
+        return CommandEngine(cells, target)
     return GraphEngine(cells, target) if target.mode == "graphs" else TorchEngine(cells, target)
 
 
@@ -87,27 +92,36 @@ def measure(
     In each round every unfinished candidate of every layer is timed: inside random networks, where the engine can do that, or
     else alone. Then medians are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
     confidence interval of its median is within `precision` of it (of a tenth of the mean cell, if that is more), or after
-    `runs` runs. `progress` wraps the range of rounds. Raises InputError.
+    `runs` runs. `progress` wraps the range of rounds, or with a command, which is called CALLS times for each, all calls. Raises
+    InputError.
     """
     cells = space.cells(classes)
     with quiet(target):
         engine = make_engine(cells, target)
         inside = isinstance(engine, TorchEngine)
-        sampler = (inside_networks if inside else alone)(engine, space, classes)
-        undone = {cell.build_key for cell in cells}
-        start = time.monotonic()
-        while time.monotonic() - start < WARM_UP_S:
-            sampler(undone, Samples())
-        samples = Samples()
-        for number in progress(range(1, runs + 1)):
-            sampler(undone, samples)
-            if number % _ROUNDS_BETWEEN_LOOKS == 0 or number == runs:
-                undone = _unfinished(steady(samples.passes)[0], precision, runs)
-                if not undone:
-                    break
+        if target.engine == "command":
+            samples = called(engine, space, classes, progress)
+        else:
+            sampler = (inside_networks if inside else alone)(engine, space, classes)
+            samples = sampled(sampler, {cell.build_key for cell in cells}, precision, runs, progress)
     timed, drift = steady(samples.passes)
     scale, overhead = fit(timed, drift, samples.networks, with_overhead=not inside)
     return Measurement([_row(cell, timed, scale, overhead) for cell in cells], iqr(drift) / float(np.median(drift)))
+
+
+def sampled(sampler: Callable[[set, Samples], None], undone: set, precision: float, runs: int, progress: Callable) -> Samples:
+    """Rounds of a sampler until each cell is done."""
+    start = time.monotonic()
+    while time.monotonic() - start < WARM_UP_S:
+        sampler(undone, Samples())
+    samples = Samples()
+    for number in progress(range(1, runs + 1)):
+        sampler(undone, samples)
+        if number % _ROUNDS_BETWEEN_LOOKS == 0 or number == runs:
+            undone = _unfinished(steady(samples.passes)[0], precision, runs)
+            if not undone:
+                break
+    return samples
 
 
 def _unfinished(timed: dict[Hashable, np.ndarray], precision: float, runs: int) -> set:
@@ -166,6 +180,21 @@ def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], 
                 samples.passes[-1] += [(key, singles[key].time()) for _ in range(2)]
 
     return one_round
+
+
+def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samples:
+    """CALLS rounds of calls, in random order, of all cells alone and of random networks, for `fit` to tell what is missing."""
+    rng = random.Random(0)
+    distinct = {cell.build_key: (cell,) for cell in space.cells(classes) if not cell.is_identity}
+    networks = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
+    commands = [(path, engine.network(path)) for path in (*distinct.values(), *networks)]
+    samples = Samples()
+    for path, command in progress([one for _ in range(CALLS) for one in rng.sample(commands, len(commands))]):
+        us = command.time()
+        if len(path) > 1:
+            samples.networks.append((len(samples.passes), path, us))
+        samples.passes.append([(path if len(path) > 1 else path[0].build_key, us)])
+    return samples
 
 
 def design(space: SearchSpace, rng: random.Random, wanted: set | None = None) -> list[tuple[str, ...]]:
@@ -232,18 +261,23 @@ def measure_networks(
 ) -> WholeNetworks:
     """Latencies of whole networks, measured so many `times` one after the other.
 
-    Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed. The
-    drift of the machine's speed is taken out within each time, and left between them. Raises InputError.
+    Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed; a
+    command is called once, and in at most CALLS rounds. The drift of the machine's speed is taken out within each time, and left
+    between them. Raises InputError.
     """
     paths = [space.network_cells(ops, classes) for ops in architectures]
     rng = random.Random(0)
     passes: list[list] = [[] for _ in range(times)]
+    calls = target.engine == "command"
+    runs = min(runs, CALLS) if calls else runs
     with quiet(target):
         engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target)
         networks = list(map(engine.network, paths))
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):
-                passes[number // runs].append([(index, warm_us(networks[index])), (index, networks[index].time())])
+                network = networks[index]
+                taken = [network.time()] if calls else [warm_us(network), network.time()]
+                passes[number // runs].append([(index, us) for us in taken])
     us, drifts = [], []
     for one in passes:
         timed, drift = steady(one)

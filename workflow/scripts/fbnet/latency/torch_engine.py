@@ -146,5 +146,5 @@ def check(target: Target, cores: int) -> None:
         raise InputError(
             f"latency: mode is 'compile', but there is no C++ compiler {compiler!r} here: install it, or choose mode 'eager'"
         )
-    if target.threads > cores:
+    if target.threads > cores and target.engine != "command":  # whose device may be another
         raise InputError(f"latency: threads is {target.threads}, but this machine has {cores} cores: choose at most {cores}")

@@ -1,0 +1,75 @@
+"""Networks as any program runs them that can time an ONNX file: a command, and where it says how long one inference takes."""
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fbnet.errors import InputError
+from fbnet.latency.onnx_engine import OnnxEngine
+from fbnet.latency.target import UNITS_US, Target, words
+from fbnet.space import Cell
+
+TIMEOUT_S = 120  # that a call may take
+LAST_LINES = 8  # of what a command has said, in a sentence about it
+
+
+class CommandEngine:
+    """Runs chains of cells by the target's command, which is called once for each time.
+
+    Each chain is exported once, to a folder that goes with these. Cells are timed alone, as in OnnxEngine.
+    """
+
+    def __init__(self, cells: Iterable[Cell], target: Target):
+        self.target, self.exported = target, OnnxEngine(cells, target)
+        self.folder = tempfile.TemporaryDirectory(prefix="fbnet-")
+        self.count = 0
+
+    def network(self, path: Sequence[Cell]) -> "_Command":
+        """The command for these cells in a row."""
+        self.count += 1
+        model = Path(self.folder.name) / f"{self.count}.onnx"
+        model.write_bytes(self.exported.model(path).SerializeToString())
+        return _Command(self.target, model, self.folder)
+
+
+class _Command:
+    def __init__(self, target: Target, model: Path, folder: tempfile.TemporaryDirectory):
+        self.target, self.folder = target, folder  # which goes with the last that holds it
+        values = {"{model}": str(model), "{threads}": str(target.threads), "{batch}": str(target.batch)}
+        places = "|".join(map(re.escape, values))
+        self.words = [re.sub(places, lambda place: values[place[0]], word) for word in words(target.command)]
+
+    def time(self) -> float:
+        """µs of one inference, as the command says. Raises InputError, with its last lines, if it fails or does not say it."""
+        target = self.target
+        try:
+            done = subprocess.run(
+                self.words,
+                **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+                **{"text": True, "errors": "replace", "timeout": TIMEOUT_S},
+            )
+        except OSError as error:
+            raise InputError(
+                f"latency: the command {self.words[0]!r} cannot be run ({error.strerror}): install it, or name its path"
+            ) from None
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace")
+            raise self._fault(f"did not end within {TIMEOUT_S} seconds", said) from None
+        if done.returncode:
+            raise self._fault(f"ended with code {done.returncode}", done.stdout)
+        found = list(re.finditer(target.pattern, done.stdout))
+        if not found:
+            raise self._fault(f"says nothing that matches the pattern {target.pattern!r}", done.stdout)
+        said = found[-1].groupdict()
+        try:
+            us = float(said["latency"].replace(",", ".")) * UNITS_US[said.get("unit") or target.unit]
+        except (ValueError, KeyError):
+            raise self._fault(f"says {found[-1][0]!r}, which is no number of {', '.join(UNITS_US)}", done.stdout) from None
+        return us
+
+    def _fault(self, what: str, said: str) -> InputError:
+        lines = [line for line in said.splitlines() if line.strip()][-LAST_LINES:]
+        return InputError(f"latency: the command {shlex.join(self.words)} {what}; its last lines: {' | '.join(lines) or 'none'}")
