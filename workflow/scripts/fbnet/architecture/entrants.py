@@ -11,6 +11,9 @@ from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 
 Ops = tuple[str, ...]
+# In which shares scores are expected to foretell accuracy. Σ log MACs tells depth beside MACs, which is good or bad by the space.
+EXPECTED = {"theta": 1.0, "macs": 1.0, "log_macs": 0.0}
+LEAST_SLOPE = 0.25  # correlation of accuracy with these that is expected against all appearances: few trainings are noise
 
 
 def race_seed(search_seed: int) -> int:
@@ -78,17 +81,24 @@ def learned(
 ) -> dict[Ops, str]:
     """More architectures within a latency budget, by how far theta and the rules have foretold the accuracies of `trained` ones.
 
-    A Bayesian linear regression of accuracy on the scores says in which shares they count, and how surely. The first is the
-    best by these shares; each other one by shares drawn from what the regression leaves possible (Thompson sampling, 1933),
-    so that they differ where little is known. Raises InputError if there are too few within the budget.
+    A Bayesian linear regression of accuracy on the scores says in which shares they count, and how surely: what is expected
+    before anything is trained (EXPECTED), and how far accuracies speak against it. The first is the best by these shares; each
+    other one by shares drawn from what the regression leaves possible (Thompson sampling, 1933). Raises InputError if there are
+    too few within the budget.
     """
     from sklearn.linear_model import BayesianRidge  # here: it takes a second to import, which most jobs would spend for nothing
 
     scores = Scores(table, theta, rules)
-    fit = BayesianRidge().fit([scores.of(ops) for ops in trained], [100 * top1 for top1 in trained.values()])
-    drawn = np.random.default_rng(seed).multivariate_normal(fit.coef_, fit.sigma_, max(count - 1, 0))
+    sums, top1 = np.array([scores.of(ops) for ops in trained]), np.array([100 * value for value in trained.values()])
+    expected = np.array([EXPECTED[name] for name in scores.rows])
+    together = sums @ expected
+    least = LEAST_SLOPE * (top1.std() or 1.0) / (together.std() or 1.0)
+    prior = expected * max(np.polyfit(together, top1, 1)[0] if together.std() else 0.0, least)
+    fit = BayesianRidge().fit(sums, top1 - sums @ prior)
+    likeliest = prior + fit.coef_
+    drawn = np.random.default_rng(seed).multivariate_normal(likeliest, fit.sigma_, max(count - 1, 0))
     known = dict.fromkeys(trained, "")
-    for shares in [fit.coef_, *drawn][:count]:
+    for shares in [likeliest, *drawn][:count]:
         parts = shares / (np.abs(shares).sum() or 1.0)
         said = " ".join(f"{share:+.2f} {name}" for share, name in zip(parts, scores.rows, strict=True))
         known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned shares {said}")
