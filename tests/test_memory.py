@@ -130,7 +130,7 @@ def test_where_nothing_fits_no_size_is_promised(digits, tiny_table, tmp_path, mo
     loop = search(digits, tiny_table)
     one = loop.bytes_per_image()
     monkeypatch.setattr("fbnet.training.loop.free_bytes", lambda device: free * one)
-    monkeypatch.setattr(loop, "update", out_of_memory)
+    monkeypatch.setattr(loop.replay, "step", out_of_memory)
     if not free:
         monkeypatch.setattr(loop, "bytes_per_image", out_of_memory)  # the estimate itself takes memory
     with pytest.raises(InputError, match="a smaller one would hardly do either: take a device with more memory"):
@@ -139,6 +139,6 @@ def test_where_nothing_fits_no_size_is_promised(digits, tiny_table, tmp_path, mo
 
 def test_another_error_stays_what_it_is(digits, tiny_table, tmp_path, monkeypatch):
     loop = search(digits, tiny_table)
-    monkeypatch.setattr(loop, "update", lambda *arguments: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(loop.replay, "step", lambda *arguments: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         run(loop, tmp_path)

@@ -16,12 +16,8 @@ rule learn_entrants:
         f"{RESULTS}/logs/learn_entrants/{{search}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/learn_entrants/{{search}}.tsv"
-    group:
-        "samples"
     conda:
         "../envs/fbnet.yaml"
-    resources:
-        **node_resources(),
     params:
         **program("learn_entrants.py"),
         options=[f"--count={LEARNED}", "--rules", *RACE["rules"]],
