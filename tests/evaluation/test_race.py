@@ -201,9 +201,12 @@ def test_what_theta_and_rules_are_worth_is_learned_from_accuracies(tiny, slow_ta
         learned(table, THETA, rules, dict.fromkeys(entrants(table, THETA, 1, rules, 2, few_us), 0.5), 3, few_us)
 
 
-def test_accuracies_that_tell_nothing_still_give_architectures(slow_table):
-    trained = dict.fromkeys(entrants(slow_table, THETA, 1, ["macs"], 6), 0.5)
-    assert len(learned(slow_table, THETA, ["macs"], trained, 2)) == 2
+def test_accuracies_that_tell_nothing_or_the_contrary_leave_what_is_expected(slow_table):
+    among = entrants(slow_table, THETA, 1, ["macs"], 6)
+    assert len(learned(slow_table, THETA, ["macs"], dict.fromkeys(among, 0.5), 2)) == 2
+    scores = Scores(slow_table, THETA, [])
+    against = {ops: 0.5 - 0.1 * scores.of(ops)[0] for ops in among}
+    assert set(learned(slow_table, THETA, [], against, 2).values()) == {"learned shares +1.00 theta"}
 
 
 def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):
