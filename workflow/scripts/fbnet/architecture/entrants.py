@@ -99,9 +99,8 @@ def learned(
     drawn = np.random.default_rng(seed).multivariate_normal(likeliest, fit.sigma_, max(count - 1, 0))
     known = dict.fromkeys(trained, "")
     for shares in [likeliest, *drawn][:count]:
-        shares = np.where(
-            expected > 0, shares.clip(0), shares
-        )  # what should speak for a network may say nothing, not the contrary
+        # What should speak for a network may be found to say nothing, but not the contrary.
+        shares = np.where(expected > 0, shares.clip(0), shares)
         parts = (shares if shares.any() else expected) / (np.abs(shares).sum() or expected.sum())
         said = " ".join(f"{share:+.2f} {name}" for share, name in zip(parts, scores.rows, strict=True))
         known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned shares {said}")
