@@ -75,6 +75,8 @@ def test_a_table_and_networks_by_a_command(tiny, target):
         ("print('hello'); print('world')", r"says nothing that matches the pattern .*; its last lines: hello | world"),
         ("pass", "; its last lines: none"),
         ("print('median: fast ms')", "says 'median: fast ms', which is no number of us"),
+        ("print('median: nan ms')", "says 'median: nan ms', which is no number of us"),
+        ("print('median: -3 ms')", "says 'median: -3 ms', which is no number of us"),
         ("print('median: 1 parsec')", "says 'median: 1 parsec', which is no number of us"),
         ("import time; print('begun', flush=True); time.sleep(60)", "did not end within 1 seconds; its last lines: begun"),
         ("import os; os.kill(os.getpid(), 9)", "ended with code -9"),

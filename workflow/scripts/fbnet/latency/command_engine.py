@@ -1,5 +1,6 @@
 """Networks as any program runs them that can time an ONNX file: a command, and where it says how long one inference takes."""
 
+import math
 import re
 import shlex
 import subprocess
@@ -67,7 +68,9 @@ class _Command:
         try:
             us = float(said["latency"].replace(",", ".")) * UNITS_US[said.get("unit") or target.unit]
         except (ValueError, KeyError):
-            raise self._fault(f"says {found[-1][0]!r}, which is no number of {', '.join(UNITS_US)}", done.stdout) from None
+            us = math.nan
+        if not (math.isfinite(us) and us > 0):
+            raise self._fault(f"says {found[-1][0]!r}, which is no number of {', '.join(UNITS_US)}", done.stdout)
         return us
 
     def _fault(self, what: str, said: str) -> InputError:

@@ -24,7 +24,7 @@ class Replay:
         self._forget(None)
 
     def __call__(self, kind: str, optimizer: Optimizer, *inputs: Tensor):
-        """One step on these inputs, of which `optimizer` is a part."""
+        """One step on these inputs, which ends with that of `optimizer`."""
         if not self.usable:
             return self.step(*inputs)
         if kind != self.kind:
