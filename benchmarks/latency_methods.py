@@ -20,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
 import numpy as np
 import torch
 
+from fbnet.device import keep_freed_memory
 from fbnet.latency import Target
 from fbnet.latency.drift import steady
 from fbnet.latency.machine import Watch, describe
 from fbnet.latency.profiling import Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
+from fbnet.latency.torch_engine import TorchEngine
 from fbnet.latency.validation import statistics
 from fbnet.network import build
 from fbnet.runtime import Progress
@@ -126,7 +128,9 @@ def main(arguments: argparse.Namespace) -> None:
     garbage = np.zeros(EVICT_BYTES, np.uint8)
     about, watch = describe(target), Watch()
     with quiet(target):
-        engine = make_engine(space.cells(classes), target)
+        # All in this process, which keeps freed memory: what is compared is how cells are timed.
+        keep_freed_memory()
+        engine = (TorchEngine if target.engine == "torch" else make_engine)(space.cells(classes), target)
         networks = list(map(engine.network, paths))
         singles = {cell.build_key: engine.network([cell]) for cell in cells if not cell.is_identity}
         methods = {

@@ -52,9 +52,6 @@ def test_a_design_holds_every_candidate_of_every_layer(name):
     assert len(networks) == max(map(len, space.layers))
     paths = [space.path(ops) for ops in networks]
     assert {cell for path in paths for cell in path} == {cell for layer in space.layers for cell in layer}
-    wanted = {space.layers[1][2].build_key}
-    for ops in design(space, random.Random(0), wanted):
-        assert ops[1] == space.layers[1][2].op  # nothing else of a layer that has a wanted one
 
 
 def test_fit_finds_scale_and_overhead_in_spite_of_outliers():
@@ -74,7 +71,7 @@ def test_fit_finds_scale_and_overhead_in_spite_of_outliers():
     assert overhead == 0.0
 
 
-class Simulated(TorchEngine):
+class Simulated:
     """A device where a cell alone takes 0.7 of its time in a network, but for the 5 µs that each costs there; speed drifts."""
 
     def __init__(self, cells, noise: float = 0.01):
@@ -96,19 +93,13 @@ class Simulated(TorchEngine):
         return sum(self.true_us[cell.build_key] for cell in path)
 
 
-class SimulatedAlone:
-    """The same device through an engine that cannot time inside a network."""
-
-    def __init__(self, device):
-        self.network = device.network
-
-
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "alone"])
 def test_a_table_foretells_the_networks_of_a_simulated_device(cifar, monkeypatch, inside):
     device = Simulated(cifar.cells(10))
-    monkeypatch.setattr(profiling, "make_engine", lambda cells, target: device if inside else SimulatedAlone(device))
+    monkeypatch.setattr(profiling, "make_engine", lambda cells, target: device)
     monkeypatch.setattr(profiling, "WARM_UP_S", 0.0)
-    rows = measure(cifar, 10, Target(), precision=0.02, runs=40).rows
+    target = Target() if inside else Target(engine="onnxruntime")  # which cannot time inside a network
+    rows = measure(cifar, 10, target, precision=0.02, runs=40).rows
     table = {(row["layer"], row["op"]): row["latency_us"] for row in rows}
     rng = random.Random(5)
     paths = [cifar.network_cells([rng.choice(layer).op for layer in cifar.layers], 10) for _ in range(40)]

@@ -12,6 +12,7 @@ from fbnet.network import size
 from fbnet.space import Architecture
 
 LISTED = 20  # class names on a card
+KEEPING = "freed memory is kept (glibc: start with MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_MAX_=0)"
 
 
 def layers(architecture: Architecture, table: LatencyTable | None = None) -> list[dict]:
@@ -113,21 +114,22 @@ def latencies(architecture: Architecture, tables: Iterable[Path], measurements: 
     A measurement need not exist. Raises InputError.
     """
     predicted = {path: read_table(path, architecture.space, architecture.classes).predict(architecture.ops) for path in tables}
-    measured = {path: _measured_us(path, architecture.ops, predicted.values()) for path in measurements if path.exists()}
+    measured = [_measured(path, architecture.ops, predicted.values()) for path in measurements if path.exists()]
     rows = {
         "predicted latency": [f"{us:,.0f} µs on {device_of(read_header(path))}" for path, us in predicted.items()],
-        "measured latency": [f"{us:,.0f} µs on {device_of(read_header(path))}" for path, us in measured.items() if us],
+        "measured latency": [words for words in measured if words],
     }
     return {key: "; ".join(values) for key, values in rows.items() if values}
 
 
-def _measured_us(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) -> float | None:
+def _measured(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) -> str | None:
     """What a measurement says of an architecture; None if nothing, or if another table's prediction stands beside it."""
     try:
         lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
         for row in csv.DictReader(lines, delimiter="\t"):
             if tuple(row["ops"].split()) == ops and any(abs(float(row["predicted_us"]) - us) < 1e-3 for us in predictions):
-                return float(row["measured_us"])
+                kept = f"{float(row['kept_us']):,.0f} µs there if {KEEPING}" if row.get("kept_us") else ""
+                return ", ".join(filter(None, [f"{float(row['measured_us']):,.0f} µs on {device_of(read_header(path))}", kept]))
     except (KeyError, ValueError, TypeError, AttributeError):
         raise InputError(f"{path} is no measurement as measure_architecture writes it: delete it") from None
     return None

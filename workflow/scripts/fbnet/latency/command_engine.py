@@ -4,12 +4,10 @@ import math
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from fbnet.errors import InputError
-from fbnet.latency.onnx_engine import OnnxEngine
+from fbnet.latency.onnx_engine import OnnxFiles
 from fbnet.latency.target import UNITS_US, Target, words
 from fbnet.space import Cell
 
@@ -24,22 +22,17 @@ class CommandEngine:
     """
 
     def __init__(self, cells: Iterable[Cell], target: Target):
-        self.target, self.exported = target, OnnxEngine(cells, target)
-        self.folder = tempfile.TemporaryDirectory(prefix="fbnet-")
-        self.count = 0
+        self.target, self.files = target, OnnxFiles(cells, target)
 
     def network(self, path: Sequence[Cell]) -> "_Command":
         """The command for these cells in a row."""
-        self.count += 1
-        model = Path(self.folder.name) / f"{self.count}.onnx"
-        model.write_bytes(self.exported.model(path).SerializeToString())
-        return _Command(self.target, model, self.folder)
+        return _Command(self.target, self.files, path)
 
 
 class _Command:
-    def __init__(self, target: Target, model: Path, folder: tempfile.TemporaryDirectory):
-        self.target, self.folder = target, folder  # which goes with the last that holds it
-        values = {"{model}": str(model), "{threads}": str(target.threads), "{batch}": str(target.batch)}
+    def __init__(self, target: Target, files: OnnxFiles, path: Sequence[Cell]):
+        self.target, self.files = target, files  # which are there as long as these
+        values = {"{model}": str(files.file(path)), "{threads}": str(target.threads), "{batch}": str(target.batch)}
         places = "|".join(map(re.escape, values))
         self.words = [re.sub(places, lambda place: values[place[0]], word) for word in words(target.command)]
 

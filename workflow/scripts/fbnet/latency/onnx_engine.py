@@ -1,15 +1,18 @@
 """Networks as onnxruntime runs them on the CPU, put together from cells that are exported once."""
 
 import io
-import time
+import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from fbnet.latency import onnx_session
+from fbnet.latency.onnx_session import Session
+from fbnet.latency.own_process import OwnProcesses
 from fbnet.latency.target import OPSET, Target
 from fbnet.network import build
 from fbnet.space import Cell
@@ -46,9 +49,9 @@ class OnnxEngine:
             nodes = [graph.node[i] for i in sorted(found)]
             self.parts[key] = (source.name, sink.name, nodes, [weights[name] for name in sorted(used)])
 
-    def network(self, path: Sequence[Cell]) -> "_Session":
+    def network(self, path: Sequence[Cell]) -> Session:
         """A session of these cells in a row."""
-        return _Session(self.model(path), path[0], self.target)
+        return Session(self.model(path).SerializeToString(), self.target)
 
     def model(self, path: Sequence[Cell]) -> onnx.ModelProto:
         """The ONNX model of these cells in a row; each has weights of its own."""
@@ -79,21 +82,31 @@ class OnnxEngine:
         return onnx.helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
 
 
-class _Session:
-    def __init__(self, model: onnx.ModelProto, first: Cell, target: Target):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = target.threads
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        shape = (target.batch, first.c_in, first.height, first.width)
-        self.images = {"images": np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+class OnnxFiles:
+    """Writes chains of cells as ONNX files, to a folder that goes with this."""
 
-    def time(self) -> float:
-        """µs of one inference."""
-        start = time.perf_counter_ns()
-        self.session.run(None, self.images)
-        return (time.perf_counter_ns() - start) / 1000
+    def __init__(self, cells: Iterable[Cell], target: Target):
+        self._engine = OnnxEngine(cells, target)
+        self._folder = tempfile.TemporaryDirectory(prefix="fbnet-")
+        self._count = 0
+
+    def file(self, path: Sequence[Cell]) -> Path:
+        """The file of these cells in a row."""
+        self._count += 1
+        file = Path(self._folder.name) / f"{self._count}.onnx"
+        file.write_bytes(self._engine.model(path).SerializeToString())
+        return file
+
+
+class OnnxProcesses:
+    """Runs chains of cells in onnxruntime, each from its file and in a process of its own."""
+
+    def __init__(self, cells: Iterable[Cell], target: Target):
+        self._files, self._processes = OnnxFiles(cells, target), OwnProcesses(partial(onnx_session.alone, target))
+
+    def network(self, path: Sequence[Cell]):
+        """The process of these cells in a row."""
+        return self._processes.network(self._files.file(path))
 
 
 class _Side(nn.Module):

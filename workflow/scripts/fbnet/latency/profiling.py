@@ -7,13 +7,16 @@ import random
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fbnet.device import keep_freed_memory
+from fbnet.latency import torch_engine
 from fbnet.latency.drift import half_width, iqr, steady
+from fbnet.latency.own_process import OwnProcesses
 from fbnet.latency.table import KEY
 from fbnet.latency.target import Target
 from fbnet.latency.torch_engine import GraphEngine, TorchEngine, check
@@ -23,6 +26,7 @@ from fbnet.space import Cell, SearchSpace
 LEAST_RUNS = 10  # no cell is done before
 UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
 AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
+NETWORKS_INSIDE = 4  # designs of networks in which cells are timed, in turns
 NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
 CALLS = 3  # of a command for each cell and network: each runs it many times
 WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
@@ -43,24 +47,33 @@ class WholeNetworks(NamedTuple):
     variability: float
 
 
-def make_engine(cells: Sequence[Cell], target: Target):
-    """The engine that runs networks of these cells. Raises InputError for a device or thread count that is not there."""
-    check(target, os.cpu_count() or 1)
-    if target.engine == "onnxruntime":
-        from fbnet.latency.onnx_engine import OnnxEngine  # a device that is measured from afar needs PyTorch alone
+def make_engine(cells: Sequence[Cell], target: Target, whole: bool = False):
+    """The engine that runs networks of these cells; on a CPU `whole` ones each in a process of its own.
 
-        return OnnxEngine(cells, target)
+    Not so with torch.compile, which would take its minutes in each. Raises InputError for a device or thread count that is not
+    there.
+    """
+    check(target, os.cpu_count() or 1)
+    if target.is_plain_pytorch:
+        return OwnProcesses(partial(torch_engine.alone, target))
     if target.engine == "command":
-        from fbnet.latency.command_engine import CommandEngine
+        from fbnet.latency.command_engine import CommandEngine  # a device that is measured from afar needs PyTorch alone
 
         return CommandEngine(cells, target)
+    if target.engine == "onnxruntime":
+        from fbnet.latency.onnx_engine import OnnxEngine, OnnxProcesses
+
+        if whole:
+            return OnnxProcesses(cells, target)
+    keep_freed_memory()
+    if target.engine == "onnxruntime":
+        return OnnxEngine(cells, target)
     return GraphEngine(cells, target) if target.mode == "graphs" else TorchEngine(cells, target)
 
 
 @contextmanager
 def quiet(target: Target):
-    """So many threads as the target has, no garbage collection in the middle of a call, and memory that stays once it is had."""
-    keep_freed_memory()
+    """So many threads as the target has, and no garbage collection in the middle of a call."""
     threads = torch.get_num_threads()
     torch.set_num_threads(target.threads)
     gc.collect()
@@ -98,7 +111,7 @@ def measure(
     cells = space.cells(classes)
     with quiet(target):
         engine = make_engine(cells, target)
-        inside = isinstance(engine, TorchEngine)
+        inside = target.engine == "torch" and target.mode != "graphs"
         if target.engine == "command":
             samples = called(engine, space, classes, progress)
         else:
@@ -111,9 +124,10 @@ def measure(
 
 def sampled(sampler: Callable[[set, Samples], None], undone: set, precision: float, runs: int, progress: Callable) -> Samples:
     """Rounds of a sampler until each cell is done."""
-    start = time.monotonic()
-    while time.monotonic() - start < WARM_UP_S:
+    start, turns = time.monotonic(), 0
+    while time.monotonic() - start < WARM_UP_S or turns < NETWORKS_INSIDE:
         sampler(undone, Samples())
+        turns += 1
     samples = Samples()
     for number in progress(range(1, runs + 1)):
         sampler(undone, samples)
@@ -134,15 +148,18 @@ def _unfinished(timed: dict[Hashable, np.ndarray], precision: float, runs: int) 
     }
 
 
-def inside_networks(engine: TorchEngine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
-    """A round of timing cells inside random networks, where they find the caches as they do in use."""
+def inside_networks(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
+    """A round of timing cells inside random networks, where they find caches and memory as they do in use."""
     rng = random.Random(0)
+    paths = [[space.network_cells(ops, classes) for ops in design(space, rng)] for _ in range(NETWORKS_INSIDE)]
+    turns = itertools.cycle([[(path, engine.network(path)) for path in turn] for turn in paths])
 
     def one_round(undone: set, samples: Samples) -> None:
-        for ops in design(space, rng, undone):
-            path = space.network_cells(ops, classes)
-            network = engine.network(path)
+        turn = next(turns)
+        for path, network in rng.sample(turn, len(turn)):
             timed = [cell.build_key for cell in path if not cell.is_identity]
+            if undone.isdisjoint(timed):
+                continue
             network.time()
             for _ in range(UNTIMED - 1):
                 samples.passes.append(list(zip(timed, network.laps(), strict=True)))
@@ -197,12 +214,9 @@ def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samp
     return samples
 
 
-def design(space: SearchSpace, rng: random.Random, wanted: set | None = None) -> list[tuple[str, ...]]:
-    """Random architectures that together hold every wanted candidate (all, if not said) of every layer, as few as may be."""
-    columns = []
-    for layer in space.layers:
-        ops = [cell.op for cell in layer if wanted is None or cell.build_key in wanted] or [cell.op for cell in layer]
-        columns.append(rng.sample(ops, len(ops)))
+def design(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
+    """Random architectures that together hold every candidate of every layer, as few as may be."""
+    columns = [rng.sample([cell.op for cell in layer], len(layer)) for layer in space.layers]
     count = max(map(len, columns))
     filled = [column + [rng.choice(column) for _ in range(count - len(column))] for column in columns]
     return list(zip(*filled, strict=True))
@@ -271,7 +285,7 @@ def measure_networks(
     calls = target.engine == "command"
     runs = min(runs, CALLS) if calls else runs
     with quiet(target):
-        engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target)
+        engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target, whole=True)
         networks = list(map(engine.network, paths))
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):

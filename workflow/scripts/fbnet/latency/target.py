@@ -18,9 +18,10 @@ class Target:
     """How networks run where they will be used; each field is a key of a target in the configuration and a line of its table.
 
     `engine` torch: `device` cpu or cuda, `dtype`, `memory_format`, `mode` eager, compile (every block by torch.compile) or
-    graphs (CUDA graphs). `engine` onnxruntime: on the CPU, in float32. `engine` command: whatever runs an ONNX file and says
-    how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine` analytic: no device;
-    1 µs stands for 1000 of what `cost` counts.
+    graphs (CUDA graphs); `allocator`, on the cpu in mode eager, plain (the C library's memory as any program finds it) or keep
+    (told to keep what is freed). `engine` onnxruntime: on the CPU, in float32. `engine` command: whatever runs an ONNX file and
+    says how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine` analytic: no
+    device; 1 µs stands for 1000 of what `cost` counts.
     """
 
     engine: str = "torch"
@@ -30,15 +31,21 @@ class Target:
     dtype: str = "float32"
     memory_format: str = "contiguous"
     mode: str = "eager"
+    allocator: str = "plain"
     cost: str = "macs"
     command: str = ""
     pattern: str = ""
     unit: str = "us"
 
+    @property
+    def is_plain_pytorch(self) -> bool:
+        """Whether networks run as modules in PyTorch on the CPU."""
+        return (self.engine, self.device, self.mode) == ("torch", "cpu", "eager")
+
     def settings(self) -> dict[str, str]:
         """The fields that count for this engine and device, as text."""
         of_command = {"command", "pattern", "unit"}
-        unused = {"cost", *of_command}
+        unused = {"cost", *of_command} | (set() if self.is_plain_pytorch else {"allocator"})
         if self.engine == "analytic":
             unused = {field.name for field in fields(self)} - {"engine", "cost"}
         elif self.engine == "command":
@@ -60,6 +67,11 @@ class Target:
             self._check_command(name)
         elif self.command or self.pattern:
             raise InputError(f"{name}: command and pattern are for engine 'command', but engine is {self.engine!r}: choose that")
+        if self.allocator == "keep" and not self.is_plain_pytorch:
+            raise InputError(
+                f"{name}: allocator is 'keep', but that is for PyTorch on the cpu in mode 'eager', where it makes a difference: "
+                f"leave it out"
+            )
         if self.engine == "torch" and self.mode == "graphs" and self.device != "cuda":
             raise InputError(f"{name}: mode is 'graphs', but CUDA graphs need device 'cuda': choose mode 'eager' or 'compile'")
         if self.engine == "torch" and self.dtype == "float16" and self.device == "cpu":
@@ -98,6 +110,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "memory_format": ("contiguous", "channels_last"),
     "mode": ("eager", "compile", "graphs"),
+    "allocator": ("plain", "keep"),
     "cost": ("macs", "params"),
     "unit": tuple(UNITS_US),
 }

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from fbnet.device import usable_gpus
+from fbnet.device import keep_freed_memory, usable_gpus
 from fbnet.errors import InputError
 from fbnet.latency.target import Target
 from fbnet.network import build
@@ -90,6 +90,18 @@ class _Chain:
             x = module(x)
             mark.record()
         return between(self.marks)
+
+
+def alone(target: Target) -> Callable[[Sequence[Cell]], _Chain]:
+    """What makes networks in a process that runs nothing else (see `OwnProcesses`)."""
+    if target.allocator == "keep":
+        keep_freed_memory()
+
+    def network(path: Sequence[Cell]) -> _Chain:
+        torch.set_num_threads(target.threads)
+        return TorchEngine(path, target).network(path)
+
+    return network
 
 
 def between(marks: Sequence) -> list[float]:
