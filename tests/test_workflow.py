@@ -385,7 +385,7 @@ def test_a_table_of_other_hardware_is_not_held_against_this(copy_of_finished):
 
 def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finished):
     workflow, results = copy_of_finished, copy_of_finished.folder / "results"
-    targets = {"onnx": {"engine": "onnxruntime", "runs": 3}, "macs": {"engine": "analytic"}}
+    targets = {"onnx": {"engine": "onnxruntime", "dtype": "int8", "runs": 3}, "macs": {"engine": "analytic"}}
     one_shot = {"method": "one_shot", "shared_weights": True, "rated": 40, "weights": {"warmup_epochs": 1}}
     searches = {"first": {}, "for_onnx": {"target": "onnx"}, "for_macs": {"target": "macs"} | one_shot}
 
@@ -395,10 +395,12 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
 
     configure(**targets)
     before = (results / "search/first/theta.tsv").stat().st_mtime_ns
-    done = workflow(*(f"results/architectures/{search}.tsv" for search in searches))
+    done = workflow(*(f"results/architectures/{search}.tsv" for search in searches), "results/models/for_onnx.onnx")
     assert done.returncode == 0, done.stdout
     assert (results / "search/first/theta.tsv").stat().st_mtime_ns == before
     assert read_header(results / "latency/onnx.tsv")["engine"] == "onnxruntime"
+    assert (results / "models/for_onnx.int8.onnx").exists()
+    assert "| int8 | for_onnx.int8.onnx: top-1 " in (results / "models/for_onnx.md").read_text()
     dry = workflow("--dry-run").stdout
     assert "results/latency/onnx.validation.tsv" in dry
     assert "results/latency/macs.validation.tsv" not in dry

@@ -212,6 +212,7 @@ def test_identical_cells_share_their_samples(cifar, monkeypatch):
         Target(mode="compile"),
         Target(engine="onnxruntime"),
         Target(engine="onnxruntime", batch=4),
+        Target(engine="onnxruntime", dtype="int8"),
     ],
     ids=lambda target: " ".join(target.settings().values()),
 )

@@ -71,6 +71,7 @@ rule train_architecture:
 rule export_trained:
     input:
         networks=[f"{RESULTS}/training/{{network}}/seed_{seed}/network.pt" for seed in range(CONFIG["evaluation"]["trainings"])],
+        arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,
         tables=tables_of_network,
     output:

@@ -1,6 +1,7 @@
 """A network as files that other tools load: torch.export program, ONNX, safetensors; each loaded again and compared."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -24,13 +25,15 @@ SUFFIXES = (".pt2", ".onnx", ".safetensors", ".md")
 TIMM = ".timm.safetensors"
 
 
-def export(model: Model, latencies: dict[str, str], out: Path) -> dict[str, float]:
+def export(
+    model: Model, latencies: dict[str, str], out: Path, more: Callable[[Path], dict[str, str]] = lambda onnx: {}
+) -> dict[str, float]:
     """Write a model's files, named as `out` with SUFFIXES: the network in three forms, and the card, with these rows too.
 
-    All take float32 images [N, 3, H, W], preprocessed, of any N, and give logits [N, classes]. Where timm can express the
-    network there is TIMM too, its weights under timm's names; otherwise none, nor one of an earlier export. Returns how far
-    each form, loaded again, is from the network (largest difference / largest logit). Raises ArithmeticError if one differs
-    by more than TOLERANCE.
+    `more` makes more of the ONNX file, and returns rows of the card about that. All take float32 images [N, 3, H, W],
+    preprocessed, of any N, and give logits [N, classes]. Where timm can express the network there is TIMM too, its weights under
+    timm's names; otherwise none, nor one of an earlier export. Returns how far each form, loaded again, is from the network
+    (largest difference / largest logit). Raises ArithmeticError if one differs by more than TOLERANCE.
     """
     architecture = model.architecture
     notes = {"name": architecture.name, "architecture": str(architecture), "space": json.dumps(architecture.space.definition)}
@@ -41,7 +44,7 @@ def export(model: Model, latencies: dict[str, str], out: Path) -> dict[str, floa
     network = model.network.eval().cpu().to(memory_format=torch.contiguous_format)
     with replacing(*map(out.with_suffix, SUFFIXES)) as (program, onnx, weights, page):
         differences = _write(architecture, network, program, onnx, weights, notes)
-        page.write_text(card(model, latencies | made_with, differences, out.stem))
+        page.write_text(card(model, latencies | more(onnx) | made_with, differences, out.stem))
         _write_for_timm(architecture, network, out.with_suffix(TIMM), notes)
     return differences
 

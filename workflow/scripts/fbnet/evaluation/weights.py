@@ -41,7 +41,7 @@ def inherited(architecture: Architecture, path: Path, data: Path) -> Model:
     network = cut_out(supernet["weights"], architecture.space, architecture.ops, architecture.classes, batches.for_norms())
     facts = {"weights": "inherited from the supernet, which all architectures share; batch norm statistics recalibrated"}
     if list(architecture.ops) == supernet["ops"] and supernet["top1"] is not None:
-        split = "on the architecture (validation) split; the test set is untouched"
+        split = "on the architecture (validation) split"
         facts["one-shot accuracy"] = f"top-1 {supernet['top1']:.1%} with inherited weights, {split}"
     preprocessing = _preprocessing(architecture, dataset.name, dataset.mean, dataset.std)
     return Model(architecture, network, facts, preprocessing, list(classes))

@@ -3,6 +3,7 @@
 Stands on network and space. What is handed on here, and what it needs, does without torch and NumPy.
 """
 
+from fbnet.latency.int8 import quantise
 from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table
 from fbnet.latency.target import OPSET, TABLE_SETTINGS, Target
 
@@ -14,6 +15,7 @@ __all__ = [
     "check_error",
     "device_of",
     "hardly_differ",
+    "quantise",
     "read_header",
     "read_table",
 ]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fbnet.latency import onnx_session
-from fbnet.latency.onnx_session import Session
+from fbnet.latency.int8 import quantise
+from fbnet.latency.onnx_session import Session, random_images
 from fbnet.latency.own_process import OwnProcesses
 from fbnet.latency.target import OPSET, Target
 from fbnet.network import build
@@ -51,7 +52,18 @@ class OnnxEngine:
 
     def network(self, path: Sequence[Cell]) -> Session:
         """A session of these cells in a row."""
-        return Session(self.model(path).SerializeToString(), self.target)
+        return Session(self.content(path), self.target)
+
+    def content(self, path: Sequence[Cell]) -> bytes:
+        """The ONNX file of these cells in a row, in the target's data type; no latency depends on what it is calibrated on."""
+        model = self.model(path).SerializeToString()
+        if self.target.dtype != "int8":
+            return model
+        with tempfile.TemporaryDirectory(prefix="fbnet-") as folder:
+            source, out = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+            source.write_bytes(model)
+            quantise(source, out, [random_images(shape_of(path, self.target))])
+            return out.read_bytes()
 
     def model(self, path: Sequence[Cell]) -> onnx.ModelProto:
         """The ONNX model of these cells in a row; each has weights of its own."""
@@ -74,9 +86,8 @@ class OnnxEngine:
                 copy.name = f"{place}/{tensor.name}"
                 weights.append(copy)
             current = f"{place}/{sink}"
-        first, kind = path[0], onnx.TensorProto.FLOAT
-        shape = [self.target.batch, first.c_in, first.height, first.width]
-        images = onnx.helper.make_tensor_value_info("images", kind, shape)
+        kind = onnx.TensorProto.FLOAT
+        images = onnx.helper.make_tensor_value_info("images", kind, shape_of(path, self.target))
         output = onnx.helper.make_tensor_value_info(current, kind, None)
         graph = onnx.helper.make_graph(nodes, "network", [images], [output], weights)
         return onnx.helper.make_model(graph, opset_imports=self.opsets, ir_version=self.ir_version)
@@ -94,7 +105,7 @@ class OnnxFiles:
         """The file of these cells in a row."""
         self._count += 1
         file = Path(self._folder.name) / f"{self._count}.onnx"
-        file.write_bytes(self._engine.model(path).SerializeToString())
+        file.write_bytes(self._engine.content(path))
         return file
 
 
@@ -107,6 +118,11 @@ class OnnxProcesses:
     def network(self, path: Sequence[Cell]):
         """The process of these cells in a row."""
         return self._processes.network(self._files.file(path))
+
+
+def shape_of(path: Sequence[Cell], target: Target) -> tuple[int, ...]:
+    """[N, C, H, W] of what the first of these cells gets."""
+    return target.batch, path[0].c_in, path[0].height, path[0].width
 
 
 class _Side(nn.Module):

@@ -19,9 +19,9 @@ class Target:
 
     `engine` torch: `device` cpu or cuda, `dtype`, `memory_format`, `mode` eager, compile (every block by torch.compile) or
     graphs (CUDA graphs); `allocator`, on the cpu in mode eager, plain (the C library's memory as any program finds it) or keep
-    (told to keep what is freed). `engine` onnxruntime: on the CPU, in float32. `engine` command: whatever runs an ONNX file and
-    says how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine` analytic: no
-    device; 1 µs stands for 1000 of what `cost` counts.
+    (told to keep what is freed). `engine` onnxruntime: on the CPU, in float32 or int8. `engine` command: whatever runs an ONNX
+    file and says how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine`
+    analytic: no device; 1 µs stands for 1000 of what `cost` counts.
     """
 
     engine: str = "torch"
@@ -58,11 +58,13 @@ class Target:
 
     def check(self, name: str) -> None:
         """Raise InputError for settings that exclude one another; `name` is how the sentence calls the target."""
-        if self.engine == "onnxruntime" and (self.device, self.dtype) != ("cpu", "float32"):
+        if self.engine == "onnxruntime" and (self.device != "cpu" or self.dtype not in ("float32", "int8")):
             raise InputError(
                 f"{name}: engine is 'onnxruntime' with device {self.device!r} and dtype {self.dtype!r}, but it is measured on "
-                f"the cpu in float32 only: choose these, or engine 'torch'"
+                f"the cpu in float32 or int8 only: choose these, or engine 'torch'"
             )
+        if self.engine == "torch" and self.dtype == "int8":
+            raise InputError(f"{name}: dtype is 'int8', but that is for engine 'onnxruntime': choose that")
         if self.engine == "command":
             self._check_command(name)
         elif self.command or self.pattern:
@@ -107,7 +109,7 @@ def words(command: str, name: str = "command") -> list[str]:
 CHOICES = {
     "engine": ("torch", "onnxruntime", "command", "analytic"),
     "device": ("cpu", "cuda"),
-    "dtype": ("float32", "bfloat16", "float16"),
+    "dtype": ("float32", "bfloat16", "float16", "int8"),
     "memory_format": ("contiguous", "channels_last"),
     "mode": ("eager", "compile", "graphs"),
     "allocator": ("plain", "keep"),
