@@ -24,7 +24,7 @@ from fbnet.device import keep_freed_memory
 from fbnet.latency import Target
 from fbnet.latency.drift import steady
 from fbnet.latency.machine import Watch, describe
-from fbnet.latency.profiling import Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
+from fbnet.latency.profiling import Fit, Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
 from fbnet.latency.torch_engine import TorchEngine
 from fbnet.latency.validation import statistics
 from fbnet.network import build
@@ -82,9 +82,10 @@ class InsideNetworks:
         if self.medians is None:
             timed, drift = steady(self.samples.passes)
             self.medians = {key: float(np.median(values)) for key, values in timed.items()}
-            self.fitted = fit(timed, drift, self.samples.networks, self.with_overhead) if self.scaled else (1.0, 0.0)
-        scale, overhead = self.fitted
-        return sum(scale * self.medians[cell.build_key] + overhead for cell in path if cell.build_key in self.medians)
+            fitted = fit(timed, drift, self.samples.networks, self.with_overhead)
+            self.fitted = fitted if self.scaled else Fit(1.0, 1.0, 0.0)
+        found = [cell for cell in path if cell.build_key in self.medians]
+        return sum(self.fitted.latency_us(cell, self.medians[cell.build_key]) for cell in found)
 
 
 class LeastSquares:

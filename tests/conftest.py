@@ -179,7 +179,7 @@ def with_plugin(name: str) -> dict[str, str]:
 
 def wait_for(condition, process=None):
     """Return as soon as a condition is true, and what it then is; a process must run until then."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         assert process is None or process.poll() is None, "the process has ended before"

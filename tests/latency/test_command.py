@@ -65,7 +65,7 @@ def test_a_table_and_networks_by_a_command(tiny, target):
     # a call's own 20 µs are the fit's overhead: cells alone have it each, networks once
     assert predicted == pytest.approx(us[0, 0], rel=0.15)
     assert np.array_equal(us[0], us[1])
-    assert calls[0] == CALLS * (13 + 8)  # of 15 entries 2 are nothing to run; 2 designs of 4 networks
+    assert calls[0] == CALLS * (13 + 8 + 6)  # of 15 entries 2 are nothing to run; 2 designs of 4 networks, and 3 light ones each
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,11 @@ LEAST_RUNS = 10  # no cell is done before
 UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
 AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
 NETWORKS_INSIDE = 4  # designs of networks in which cells are timed, in turns
-NETWORKS_ALONE = 2  # designs of networks that tell scale and overhead where cells are timed alone, in turns
+NETWORKS_ALONE = 2  # designs of networks that `fit` learns from where cells are timed alone, in turns
+LIGHT = (1.0, 0.85, 0.7)  # of the networks that make a design complete for `fit`: the share of layers that are as small as can be
 CALLS = 3  # of a command for each cell and network: each runs it many times
 WARM_UP_S = 1.0  # of running untimed first: clocks rise, compilers compile, memory is had
+ENDS = ("stem", "head")  # layers that all networks have
 _ROUNDS_BETWEEN_LOOKS = 4
 
 
@@ -85,6 +87,18 @@ def quiet(target: Target):
         torch.set_num_threads(threads)
 
 
+class Fit(NamedTuple):
+    """What makes a network's latency of its cells' medians: a factor for stem and head, one for the layers, µs for each cell."""
+
+    ends: float
+    layers: float
+    overhead: float
+
+    def latency_us(self, cell: Cell, median_us: float) -> float:
+        """What a cell adds to a network, which is never less than nothing."""
+        return max(median_us * (self.ends if cell.layer in ENDS else self.layers) + self.overhead, 0.0)
+
+
 class Samples:
     """Timings in the order in which they were taken.
 
@@ -103,7 +117,7 @@ def measure(
     """The latency of every cell of a space on a target, as shares of whole networks' latencies.
 
     In each round every unfinished candidate of every layer is timed: inside random networks, where the engine can do that, or
-    else alone. Then medians are scaled to what whole networks took in the same rounds. A cell is done when half of the 95 %
+    else alone. Then medians are fitted to what whole networks took in the same rounds. A cell is done when half of the 95 %
     confidence interval of its median is within `precision` of it (of a tenth of the mean cell, if that is more), or after
     `runs` runs. `progress` wraps the range of rounds, or with a command, which is called CALLS times for each, all calls. Raises
     InputError.
@@ -118,8 +132,8 @@ def measure(
             sampler = (inside_networks if inside else alone)(engine, space, classes)
             samples = sampled(sampler, {cell.build_key for cell in cells}, precision, runs, progress)
     timed, drift = steady(samples.passes)
-    scale, overhead = fit(timed, drift, samples.networks, with_overhead=not inside)
-    return Measurement([_row(cell, timed, scale, overhead) for cell in cells], iqr(drift) / float(np.median(drift)))
+    fitted = fit(timed, drift, samples.networks, with_overhead=not inside)
+    return Measurement([_row(cell, timed, fitted) for cell in cells], iqr(drift) / float(np.median(drift)))
 
 
 def sampled(sampler: Callable[[set, Samples], None], undone: set, precision: float, runs: int, progress: Callable) -> Samples:
@@ -151,11 +165,15 @@ def _unfinished(timed: dict[Hashable, np.ndarray], precision: float, runs: int) 
 def inside_networks(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
     """A round of timing cells inside random networks, where they find caches and memory as they do in use."""
     rng = random.Random(0)
-    paths = [[space.network_cells(ops, classes) for ops in design(space, rng)] for _ in range(NETWORKS_INSIDE)]
-    turns = itertools.cycle([[(path, engine.network(path)) for path in turn] for turn in paths])
+
+    def networks(architectures: list) -> list:
+        paths = [space.network_cells(ops, classes) for ops in architectures]
+        return [(path, engine.network(path)) for path in paths]
+
+    turns = itertools.cycle([(networks(design(space, rng)), networks(light(space, rng))) for _ in range(NETWORKS_INSIDE)])
 
     def one_round(undone: set, samples: Samples) -> None:
-        turn = next(turns)
+        turn, small = next(turns)
         for path, network in rng.sample(turn, len(turn)):
             timed = [cell.build_key for cell in path if not cell.is_identity]
             if undone.isdisjoint(timed):
@@ -164,6 +182,8 @@ def inside_networks(engine, space: SearchSpace, classes: int) -> Callable[[set, 
             for _ in range(UNTIMED - 1):
                 samples.passes.append(list(zip(timed, network.laps(), strict=True)))
             samples.networks.append((len(samples.passes) - 1, path, network.time()))
+        for path, network in small:
+            samples.networks.append((len(samples.passes) - 1, path, warm_us(network)))
 
     return one_round
 
@@ -177,11 +197,11 @@ def warm_us(network) -> float:
 
 
 def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
-    """A round of timing cells alone, in random order, and random networks in between, for `fit` to tell what is missing."""
+    """A round of timing cells alone, in random order, and networks in between, for `fit` to tell what is missing."""
     rng = random.Random(0)
     cells = {cell.build_key: cell for cell in space.cells(classes)}
     singles = {key: engine.network([cell]) for key, cell in cells.items() if not cell.is_identity}
-    paths = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
+    paths = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in complete(space, rng)]
     whole = [(path, engine.network(path)) for path in paths]
     turns = itertools.cycle(range(NETWORKS_ALONE))
 
@@ -200,10 +220,10 @@ def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], 
 
 
 def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samples:
-    """CALLS rounds of calls, in random order, of all cells alone and of random networks, for `fit` to tell what is missing."""
+    """CALLS rounds of calls, in random order, of all cells alone and of networks, for `fit` to tell what is missing."""
     rng = random.Random(0)
     distinct = {cell.build_key: (cell,) for cell in space.cells(classes) if not cell.is_identity}
-    networks = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in design(space, rng)]
+    networks = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in complete(space, rng)]
     commands = [(path, engine.network(path)) for path in (*distinct.values(), *networks)]
     samples = Samples()
     for path, command in progress([one for _ in range(CALLS) for one in rng.sample(commands, len(commands))]):
@@ -222,34 +242,52 @@ def design(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
     return list(zip(*filled, strict=True))
 
 
-def fit(timed: dict[Hashable, np.ndarray], drift: np.ndarray, networks: list, with_overhead: bool) -> tuple[float, float]:
-    """(scale, µs per cell) by which the sums of cells' medians become networks' latencies, by the median or robust least squares.
+def light(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
+    """Architectures that are mostly as small as can be, so that much of what they need stays in the cache."""
+    least = [min(layer, key=lambda cell: size([cell])).op for layer in space.layers]
 
-    `timed` and `drift` as `steady` returns them, `networks` as in Samples.
+    def one(share: float) -> tuple[str, ...]:
+        return tuple(op if rng.random() < share else rng.choice(layer).op for op, layer in zip(least, space.layers, strict=True))
+
+    return list(map(one, LIGHT))
+
+
+def complete(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
+    """A design, and light architectures."""
+    return design(space, rng) + light(space, rng)
+
+
+def fit(timed: dict[Hashable, np.ndarray], drift: np.ndarray, networks: list, with_overhead: bool) -> Fit:
+    """How cells' medians become networks' latencies, by robust least squares of the relative error.
+
+    Of cells timed alone, one factor and an overhead for each. Of cells timed inside networks, two factors: what stem and head
+    need stays in the cache in a small network, and does not in those where they were timed. `timed` and `drift` as `steady`
+    returns them, `networks` as in Samples.
     """
     medians = {key: np.median(values) for key, values in timed.items()}
     measured = np.array([time / drift[index] for index, _, time in networks])
-    sums = np.array([sum(medians.get(cell.build_key, 0.0) for cell in path) for _, path, _ in networks])
-    if not with_overhead:
-        return float(np.median(measured / sums)), 0.0
-    counts = np.array([sum(cell.build_key in medians for cell in path) for _, path, _ in networks])
-    table = np.stack([sums, counts], axis=1) / measured[:, None]
-    weights = np.ones(len(measured))
+    sums = np.zeros((len(networks), 3))
+    for row, (_, path, _) in zip(sums, networks, strict=True):
+        for cell in path:
+            row[0 if cell.layer in ENDS else 1] += medians.get(cell.build_key, 0.0)
+            row[2] += cell.build_key in medians
+    two = np.array([[1, 0], [1, 0], [0, 1]] if with_overhead else [[1, 0], [0, 1], [0, 0]])  # what is fitted of a Fit
+    table, weights = sums @ two / measured[:, None], np.ones(len(measured))
     for _ in range(10):  # Huber's weights, so that a network that was disturbed counts less
-        scale, overhead = np.linalg.lstsq(table * weights[:, None], weights, rcond=None)[0]
-        error = np.abs(table @ [scale, overhead] - 1)
+        found = np.linalg.lstsq(table * weights[:, None], weights, rcond=None)[0]
+        error = np.abs(table @ found - 1)
         weights = np.sqrt(np.minimum(1, 1.345 * 1.48 * np.median(error) / np.maximum(error, 1e-12)))
-    return float(scale), float(overhead)
+    return Fit(*(two @ found).tolist())
 
 
-def _row(cell: Cell, timed: dict[Hashable, np.ndarray], scale: float, overhead: float) -> dict:
+def _row(cell: Cell, timed: dict[Hashable, np.ndarray], fitted: Fit) -> dict:
     key = {column: getattr(cell, column) for column in KEY}
     if cell.build_key not in timed:  # nothing to run
         return key | {"latency_us": 0.0, "iqr_us": 0.0, "runs": 0}
     values = timed[cell.build_key]
     return key | {
-        "latency_us": max(scale * float(np.median(values)) + overhead, 0.0),
-        "iqr_us": scale * iqr(values),
+        "latency_us": fitted.latency_us(cell, float(np.median(values))),
+        "iqr_us": fitted.layers * iqr(values),
         "runs": len(values),
     }
 
