@@ -11,8 +11,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from conftest import SHARED, needs_shared
 from fbnet.errors import InputError
 from fbnet.latency import Target
-from fbnet.latency.profiling import measure
-from fbnet.latency.table import KEY
 from fbnet.latency.torch_engine import TorchEngine
 from fbnet.network import Network, build, size
 from fbnet.network.blocks import Shift
@@ -102,20 +100,15 @@ def test_every_operator_is_exported(ops, shape, tmp_path):
 
 
 @pytest.mark.parametrize("op", CANDIDATES)
-def test_supernet_table_and_network_build_the_same_module(op, monkeypatch, tmp_path):
+def test_supernet_table_and_network_build_the_same_module(op):
     space = read_space({"base": "tiny", "candidates": ["skip", op] if op != "skip" else [op], "expansion": 2})
-    measured = {}
-    monkeypatch.setattr("fbnet.latency.torch_engine.build", lambda cell: measured.setdefault(cell.build_key, build(cell)))
-    monkeypatch.setattr("fbnet.latency.profiling.WARM_UP_S", 0.0)
-    rows = measure(space, 10, Target(), precision=1.0, runs=1).rows
-    assert [tuple(row[column] for column in KEY) for row in rows] == [
-        tuple(getattr(cell, column) for column in KEY) for cell in space.cells(10)
-    ]
-    assert all((row["latency_us"] > 0) != cell.is_identity for row, cell in zip(rows, space.cells(10), strict=True))
+    engine = TorchEngine(space.cells(10), Target())
+    path = space.network_cells([op] * 3, 10)
+    assert len(engine.network(path).laps()) == sum(not cell.is_identity for cell in path)
     network = Network(space, [op] * 3, 10)
     supernet = StochasticSupernet(space, 10, free_table(space))
     for cell, of_network, mixed in zip(space.path([op] * 3), network.layers, supernet.layers, strict=True):
-        for other in (mixed.ops[op], *([] if cell.is_identity else [measured[cell.build_key]])):  # an identity is not run
+        for other in (mixed.ops[op], *([] if cell.is_identity else [engine.modules[cell.layer, op]])):  # an identity is not run
             # but for the statistics that the supernet's norms do not keep
             assert str(other).replace("running_stats=False", "running_stats=True") == str(of_network)
             assert [(name, p.shape) for name, p in other.state_dict().items()] == [

@@ -127,9 +127,11 @@ def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase
         check_search(tiny_search(precision=precision, **changes), phase, precision)
 
 
-@SHARED
-@pytest.mark.parametrize("sampling", ["soft", "single_path"])
-@pytest.mark.parametrize("norm", ["bn", "gn8", "frozen", "none"])
+@pytest.mark.parametrize(
+    ("norm", "sampling", "shared"),
+    [("bn", sampling, shared) for sampling in ("soft", "single_path") for shared in (False, True)]
+    + [("gn8", "soft", False), ("frozen", "single_path", False), ("none", "soft", True)],
+)
 def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sampling, shared):
     space = read_space({"base": "tiny", "norm": norm, "candidates": "all", "expansion": 4})
     weights = SETTINGS["weights"] | {"lr": 1e-4}
