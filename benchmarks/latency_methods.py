@@ -24,9 +24,10 @@ from fbnet.device import keep_freed_memory
 from fbnet.latency import Target
 from fbnet.latency.drift import steady
 from fbnet.latency.machine import Watch, describe
-from fbnet.latency.profiling import Fit, Samples, alone, fit, inside_networks, make_engine, quiet, warm_us
+from fbnet.latency.profiling import Fit, Samples, alone, fit, inside_networks, make_engine, quiet
 from fbnet.latency.torch_engine import TorchEngine
 from fbnet.latency.validation import statistics
+from fbnet.latency.visit import warm_us
 from fbnet.network import build
 from fbnet.runtime import Progress
 from fbnet.space import read_space

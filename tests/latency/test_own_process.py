@@ -16,7 +16,9 @@ from fbnet.errors import InputError
 from fbnet.latency import Target, torch_engine
 from fbnet.latency.onnx_engine import OnnxProcesses
 from fbnet.latency.own_process import OwnProcesses
+from fbnet.latency.visit import warm_us
 from fbnet.space import read_space
+from toys import Toy, broken, where
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def test_each_network_is_timed_in_a_process_with_nothing_else(start):
     processes = start(toys.toys)
     slow, fast = processes.network(0.6), processes.network(0.01)
     for network, seconds in ((slow, 0.6), (fast, 0.01), (slow, 0.6)):
-        assert seconds * 1e6 <= network.time() < (seconds + 0.5) * 1e6
-    (one, server, modules), (other, same, _) = slow.laps(), fast.laps()
+        assert seconds * 1e6 <= network.do(Toy.time) < (seconds + 0.5) * 1e6
+    (one, server, modules), (other, same, _) = slow.do(where), fast.do(where)
     assert len({one, other, server, os.getpid()}) == 4
     assert same == server
     assert not modules & {"torch", "numpy", "pandas", "scipy", "onnxruntime"}
@@ -53,14 +55,14 @@ def test_what_is_wrong_in_a_process_is_raised_here_and_the_others_go_on(start):
     with pytest.raises(InputError, match="time does not run backwards"):
         processes.network(-1)
     another = processes.network(0.002)
-    pid, _, _ = another.laps()
+    pid, _, _ = another.do(where)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(InputError, match="is measured was killed by SIGKILL: see that there is memory"):
-        another.time()
-    assert fine.time() > 0
-    assert processes.network(0.001).time() > 0
+        another.do(warm_us)
+    assert fine.do(warm_us) > 0
+    assert processes.network(0.001).do(warm_us) > 0
     with pytest.raises(RuntimeError, match="Unsendable: what cannot be sent"):
-        start(toys.broken).network(0).time()
+        fine.do(broken)
     with pytest.raises(InputError, match="is measured ended with code 1"):
         start(toys.no_library).network(0)
 
@@ -76,7 +78,7 @@ def test_memory_is_as_any_program_finds_it_or_keeps_what_is_freed(start):
         [own] = psutil.Process().children()[-1].children()
         counted = []
         for _ in range(6):
-            network.time()
+            network.do(warm_us)
             counted.append(int(Path(f"/proc/{own.pid}/stat").read_text().rpartition(")")[2].split()[7]))
         faults[allocator] = np.median(np.diff(counted))
     assert faults["plain"] > 500 > 50 > faults["keep"]
@@ -85,4 +87,4 @@ def test_memory_is_as_any_program_finds_it_or_keeps_what_is_freed(start):
 def test_onnxruntime_reads_files(tiny, start):
     target = Target(engine="onnxruntime", batch=2)
     cells = tiny.network_cells(["ir_k3_e1", "ir_k5_e3", "skip"], 10)
-    assert OnnxProcesses(cells, target).network(cells).time() > 0
+    assert OnnxProcesses(cells, target).network(cells).do(warm_us) > 0

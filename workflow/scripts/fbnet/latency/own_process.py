@@ -20,7 +20,7 @@ from pathlib import Path
 from fbnet.errors import InputError
 
 _SCRIPTS = Path(__file__).parents[2]
-_SERVER = "import sys; from fbnet.latency.own_process import serve; serve(int(sys.argv[1]))"
+_SERVER = "import sys; import fbnet.latency.visit; from fbnet.latency.own_process import serve; serve(int(sys.argv[1]))"
 
 
 class OwnProcesses:
@@ -40,12 +40,12 @@ class OwnProcesses:
         self._above.send(load)
         weakref.finalize(self, _end, self._above, self._server)
 
-    def network(self, what) -> "_Remote":
+    def network(self, what) -> "Remote":
         """Start the process of a network. Raises what is wrong there, and InputError if it ends."""
         number = self._count
         self._count += 1
         self._ask(None, what)
-        return _Remote(partial(self._ask, number))
+        return Remote(partial(self._ask, number))
 
     def _ask(self, number: int | None, what):
         try:
@@ -58,19 +58,15 @@ class OwnProcesses:
         return answer
 
 
-class _Remote:
+class Remote:
     """A network in its process."""
 
     def __init__(self, ask: Callable):
         self._ask = ask
 
-    def time(self) -> float:
-        """µs of one inference."""
-        return self._ask("time")
-
-    def laps(self) -> list[float]:
-        """µs of each cell in one inference."""
-        return self._ask("laps")
+    def do(self, what: Callable):
+        """What a function of the network returns there."""
+        return self._ask(what)
 
 
 def _end(above: Connection, server: subprocess.Popen) -> None:
@@ -116,7 +112,7 @@ def _fork(make: Callable, what, not_its: list[Connection]) -> tuple[int, Connect
         gc.disable()
         theirs.send(None)
         while True:
-            theirs.send(getattr(network, theirs.recv())())
+            theirs.send(theirs.recv()(network))
     except (EOFError, KeyboardInterrupt):
         pass
     except Exception as error:
@@ -126,7 +122,7 @@ def _fork(make: Callable, what, not_its: list[Connection]) -> tuple[int, Connect
         os._exit(0)
 
 
-def _answer(pid: int, connection: Connection, wish: str | None = None):
+def _answer(pid: int, connection: Connection, wish: Callable | None = None):
     """What a process says to a wish, or, without one, when its network is there."""
     try:
         if wish:

@@ -16,16 +16,15 @@ import torch
 from fbnet.device import keep_freed_memory
 from fbnet.latency import torch_engine
 from fbnet.latency.drift import half_width, iqr, steady
-from fbnet.latency.own_process import OwnProcesses
+from fbnet.latency.own_process import OwnProcesses, Remote
 from fbnet.latency.table import KEY
 from fbnet.latency.target import Target
 from fbnet.latency.torch_engine import GraphEngine, TorchEngine, check
+from fbnet.latency.visit import laps_and_whole, warm_twice, warm_us
 from fbnet.network import size
 from fbnet.space import Cell, SearchSpace
 
 LEAST_RUNS = 10  # no cell is done before
-UNTIMED = 3  # inferences before a network's latency is taken: small networks come to rest in the cache,
-AT_REST_US = 10_000  # and one that takes longer than this is at rest after the first
 NETWORKS_INSIDE = 4  # designs of networks in which cells are timed, in turns
 NETWORKS_ALONE = 2  # designs of networks that `fit` learns from where cells are timed alone, in turns
 LIGHT = (1.0, 0.85, 0.7)  # of the networks that make a design complete for `fit`: the share of layers that are as small as can be
@@ -178,22 +177,18 @@ def inside_networks(engine, space: SearchSpace, classes: int) -> Callable[[set, 
             timed = [cell.build_key for cell in path if not cell.is_identity]
             if undone.isdisjoint(timed):
                 continue
-            network.time()
-            for _ in range(UNTIMED - 1):
-                samples.passes.append(list(zip(timed, network.laps(), strict=True)))
-            samples.networks.append((len(samples.passes) - 1, path, network.time()))
+            laps, whole_us = done(network, laps_and_whole)
+            samples.passes += [list(zip(timed, one, strict=True)) for one in laps]
+            samples.networks.append((len(samples.passes) - 1, path, whole_us))
         for path, network in small:
-            samples.networks.append((len(samples.passes) - 1, path, warm_us(network)))
+            samples.networks.append((len(samples.passes) - 1, path, done(network, warm_us)))
 
     return one_round
 
 
-def warm_us(network) -> float:
-    """µs of one inference after others of the same network."""
-    for _ in range(UNTIMED):
-        if network.time() > AT_REST_US:
-            break
-    return network.time()
+def done(network, what: Callable):
+    """What a function of a network returns, called where the network is."""
+    return network.do(what) if isinstance(network, Remote) else what(network)
 
 
 def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], None]:
@@ -328,7 +323,7 @@ def measure_networks(
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):
                 network = networks[index]
-                taken = [network.time()] if calls else [warm_us(network), network.time()]
+                taken = [network.time()] if calls else done(network, warm_twice)
                 passes[number // runs].append([(index, us) for us in taken])
     us, drifts = [], []
     for one in passes:
