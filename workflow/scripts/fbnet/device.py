@@ -228,10 +228,9 @@ def _try_lock(path: Path) -> int | None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what tensors free for the next, as it comes to do by itself in a process that runs one network.
+    """Have the C library keep what tensors free for the next.
 
-    Asking the system each time takes a fifth of a training step; and among many networks the library hands large activations
-    back at some times and not at others, and the page faults that follow make the same network take twice as long. Other C
+    Asking the system each time takes a fifth of a training step, and of an inference of large images up to a half. Other C
     libraries than glibc are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
