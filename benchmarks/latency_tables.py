@@ -35,6 +35,7 @@ def bar(rounds):
 
 def main(arguments: argparse.Namespace) -> None:
     space, target = read_space(arguments.space), from_options(arguments)
+    target.check("latency")
     print(f"space {space.name}; " + ", ".join(f"{key} {value}" for key, value in target.settings().items()))
     print(", ".join(f"{key} {value}" for key, value in describe(target).items()))
     rng = random.Random(arguments.seed)

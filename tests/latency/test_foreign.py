@@ -126,6 +126,16 @@ def test_the_reference_s_table_is_read_for_a_space_and_says_what_is_missing(tiny
     assert "# missing: stem, head, classifier" in text
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_a_table_from_elsewhere_may_be_of_what_cannot_be_measured_here(tiny, script, tmp_path, dtype):
+    table = write_table(tmp_path / "phone.tsv", tiny)
+    done = script("profile_latency", "--space", "tiny", "--table", table, "--dtype", dtype, "--out", tmp_path / "out.tsv")
+    assert done.returncode == 0, done.stderr
+    refused = script("profile_latency", "--space", "tiny", "--dtype", dtype, "--out", tmp_path / "no.tsv")
+    assert refused.returncode == 1
+    assert f"latency: dtype is '{dtype}', but" in refused.stderr
+
+
 def test_a_template_is_filled_in(script, tiny, tmp_path):
     done = script("profile_latency", "--space", "tiny", "--template", "--out", tmp_path / "mine.tsv")
     assert done.returncode == 0, done.stderr

@@ -40,6 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace) -> str:
+    target.check("latency")
     header = {"space": space.name, "norm": space.stem.norm} | target.settings()
     if target.engine == "analytic":
         log.info("Counting %s of space %s: 1 µs stands for 1000.", target.cost, space.name)

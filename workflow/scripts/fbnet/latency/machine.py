@@ -134,6 +134,7 @@ def take_device_of(table: Path, space: SearchSpace, classes: int, target: Target
 
     Raises InputError for a table that was not measured, or not with these settings on this kind of machine.
     """
+    target.check("latency")
     if target.engine == "analytic":
         raise InputError("--engine is analytic: such a table counts instead of measuring, so there is nothing to compare it with")
     return read_table(table, space, classes, target.settings()), take_device(target, table)
