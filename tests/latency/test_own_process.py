@@ -4,7 +4,6 @@ import gc
 import os
 import platform
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ import pytest
 
 import toys
 from fbnet.errors import InputError
-from fbnet.latency import Target, torch_engine
+from fbnet.latency import Target
 from fbnet.latency.onnx_engine import OnnxProcesses
 from fbnet.latency.own_process import OwnProcesses
+from fbnet.latency.torch_engine import TorchProcesses
 from fbnet.latency.visit import warm_us
 from fbnet.space import read_space
 from toys import Toy, broken, where
@@ -68,14 +68,15 @@ def test_what_is_wrong_in_a_process_is_raised_here_and_the_others_go_on(start):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's memory")
-def test_memory_is_as_any_program_finds_it_or_keeps_what_is_freed(start):
+def test_memory_is_as_any_program_finds_it_or_keeps_what_is_freed():
     """A network of large activations faults its pages in anew at each inference, unless the C library is told to keep them."""
     space = read_space("fbnet_224")
     path = space.network_cells(["ir_k3_e6"] * len(space.layers), 10)[:4]
     faults = {}
+    engine = TorchProcesses(Target())
     for allocator in ("plain", "keep"):
-        network = start(partial(torch_engine.alone, Target(allocator=allocator))).network(path)
-        [own] = psutil.Process().children()[-1].children()
+        network = engine.network(path, allocator)
+        own = psutil.Process().children()[-1].children()[-1]
         counted = []
         for _ in range(6):
             network.do(warm_us)

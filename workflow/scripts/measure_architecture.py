@@ -2,14 +2,12 @@
 """Measure the latency of architectures end to end on this machine, and rescale it to that of the latency table."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fbnet.latency import Target
 from fbnet.latency.machine import Watch, take_device_of
-from fbnet.latency.profiling import WholeNetworks, measure_networks
+from fbnet.latency.profiling import measure_networks
 from fbnet.latency.table import tsv
 from fbnet.latency.target import add_options, from_options
 from fbnet.latency.validation import draw
@@ -26,22 +24,22 @@ def main(arguments: argparse.Namespace) -> None:
     rows = read_architectures(arguments.architectures, space)
     architectures = [row["ops"] for row in rows]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
-    log.info("Measuring %d architectures and %d references, %d rounds.", len(architectures), len(references), arguments.runs)
+    # What a user may change at once is worth telling.
+    kept = architectures if target.is_plain_pytorch and target.allocator == "plain" else []
+    beside = ", and the architectures once more with memory kept" if kept else ""
+    log.info(
+        "Measuring %d architectures and %d references%s, %d rounds.",
+        *(len(architectures), len(references), beside, arguments.runs),
+    )
     watch = Watch(about.get("gpu"))
-
-    def measure(target: Target, networks: list) -> WholeNetworks:
-        return measure_networks(
-            *(space, arguments.classes, target, networks, arguments.runs),
-            progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),
-        )
-
-    measured = measure(target, architectures + references)
-    us = measured.us[0]
-    kept_us = [None] * len(rows)
-    if target.is_plain_pytorch and target.allocator == "plain":  # which a user may change, so what it brings is worth telling
-        log.info("Measuring them once more, in processes that keep freed memory.")
-        kept_us = measure(replace(target, allocator="keep"), architectures).us[0].tolist()
-    predicted = np.array([table.predict(ops) for ops in architectures + references])
+    networks = architectures + references
+    measured = measure_networks(
+        *(space, arguments.classes, target, networks, arguments.runs),
+        progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),
+        kept=kept,
+    )
+    us, kept_us = measured.us[0][: len(networks)], measured.us[0][len(networks) :].tolist() or [None] * len(rows)
+    predicted = np.array([table.predict(ops) for ops in networks])
     scale = float(np.median((us / predicted)[len(architectures) :]))
     found = [
         {"name": row["name"], "ops": " ".join(row["ops"])}

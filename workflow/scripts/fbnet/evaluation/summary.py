@@ -109,7 +109,10 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
         verdict = f"predicted within {error:.1%} in the mean over {networks} random networks, allowed {100 * allowed:.3g}%"
         print(f"Latency table {path.stem}: {verdict}: {'ok' if error <= allowed else 'too much'}\n{_filled(device_of(header))}")
         if error > allowed:
-            warnings.append((about, f"{verdict}: do not trust its latencies; measure again on a quiet machine"))
+            remedy = "measure again on a quiet machine"
+            if header.get("allocator") == "plain":
+                remedy += ", or with allocator: keep, which foretells better (README, Memory)"
+            warnings.append((about, f"{verdict}: do not trust its latencies; {remedy}"))
     for what, header in headers.items():
         if "disturbed" in header:
             warnings.append((about, f"the machine was disturbed during its {what}: {header['disturbed']}"))

@@ -7,19 +7,17 @@ import random
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fbnet.device import keep_freed_memory
-from fbnet.latency import torch_engine
 from fbnet.latency.drift import half_width, iqr, steady
-from fbnet.latency.own_process import OwnProcesses, Remote
+from fbnet.latency.own_process import Remote
 from fbnet.latency.table import KEY
 from fbnet.latency.target import Target
-from fbnet.latency.torch_engine import GraphEngine, TorchEngine, check
+from fbnet.latency.torch_engine import GraphEngine, TorchEngine, TorchProcesses, check
 from fbnet.latency.visit import laps_and_whole, warm_twice, warm_us
 from fbnet.network import size
 from fbnet.space import Cell, SearchSpace
@@ -56,7 +54,7 @@ def make_engine(cells: Sequence[Cell], target: Target, whole: bool = False):
     """
     check(target, os.cpu_count() or 1)
     if target.is_plain_pytorch:
-        return OwnProcesses(partial(torch_engine.alone, target))
+        return TorchProcesses(target)
     if target.engine == "command":
         from fbnet.latency.command_engine import CommandEngine  # a device that is measured from afar needs PyTorch alone
 
@@ -305,21 +303,22 @@ def measure_networks(
     runs: int,
     times: int = 1,
     progress: Callable = iter,
+    kept: Sequence[tuple[str, ...]] = (),
 ) -> WholeNetworks:
-    """Latencies of whole networks, measured so many `times` one after the other.
+    """Latencies of whole networks, measured so many `times` one after the other; after them those of `kept`, with memory kept.
 
     Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed; a
     command is called once, and in at most CALLS rounds. The drift of the machine's speed is taken out within each time, and left
     between them. Raises InputError.
     """
-    paths = [space.network_cells(ops, classes) for ops in architectures]
+    paths, kept_paths = ([space.network_cells(ops, classes) for ops in some] for some in (architectures, kept))
     rng = random.Random(0)
     passes: list[list] = [[] for _ in range(times)]
     calls = target.engine == "command"
     runs = min(runs, CALLS) if calls else runs
     with quiet(target):
         engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target, whole=True)
-        networks = list(map(engine.network, paths))
+        networks = [*map(engine.network, paths), *(engine.network(path, allocator="keep") for path in kept_paths)]
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):
                 network = networks[index]

@@ -19,7 +19,7 @@ class Target:
 
     `engine` torch: `device` cpu or cuda, `dtype`, `memory_format`, `mode` eager, compile (every block by torch.compile) or
     graphs (CUDA graphs); `allocator`, on the cpu in mode eager, plain (the C library's memory as any program finds it) or keep
-    (told to keep what is freed). `engine` onnxruntime: on the CPU, in float32 or int8. `engine` command: whatever runs an ONNX
+    (led to keep what is freed). `engine` onnxruntime: on the CPU, in float32 or int8. `engine` command: whatever runs an ONNX
     file and says how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine`
     analytic: no device; 1 µs stands for 1000 of what `cost` counts.
     """

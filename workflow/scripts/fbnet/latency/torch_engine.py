@@ -4,14 +4,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-from fbnet.device import keep_freed_memory, usable_gpus
+from fbnet.device import usable_gpus
 from fbnet.errors import InputError
+from fbnet.latency.own_process import OwnProcesses, Remote
 from fbnet.latency.target import Target
 from fbnet.network import build
 from fbnet.space import Cell
@@ -92,12 +94,24 @@ class _Chain:
         return between(self.marks)
 
 
-def alone(target: Target) -> Callable[[Sequence[Cell]], _Chain]:
-    """What makes networks in a process that runs nothing else (see `OwnProcesses`)."""
-    if target.allocator == "keep":
-        keep_freed_memory()
+class TorchProcesses:
+    """Runs chains of cells in PyTorch on the CPU, each in a process that runs nothing else."""
 
-    def network(path: Sequence[Cell]) -> _Chain:
+    def __init__(self, target: Target):
+        self.target, self._processes = target, OwnProcesses(_in_process)
+
+    def network(self, path: Sequence[Cell], allocator: str | None = None) -> Remote:
+        """The process of these cells in a row, with the target's `allocator` or another."""
+        return self._processes.network((replace(self.target, allocator=allocator or self.target.allocator), path))
+
+
+def _in_process() -> Callable[[tuple[Target, Sequence[Cell]]], _Chain]:
+    def network(what: tuple[Target, Sequence[Cell]]) -> _Chain:
+        target, path = what
+        if target.allocator == "keep":
+            # As a user's program may: glibc raises two thresholds to the size of the largest block of up to 32 MiB that was ever
+            # freed, and hands back to the system only what is above them.
+            torch.empty(33_000_000, dtype=torch.uint8)
         torch.set_num_threads(target.threads)
         return TorchEngine(path, target).network(path)
 
