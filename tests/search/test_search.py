@@ -123,6 +123,14 @@ def test_the_last_temperature_is_the_same_at_any_length(epochs):
         assert temperature_at(40, 90, 5.0, 4.005) == pytest.approx(5.0 * math.exp(-0.045 * 40))
 
 
+@pytest.mark.parametrize(("said", "top_at"), [(None, 1), (0, 0), (2.5, 2.5)])
+def test_the_learning_rate_rises_over_a_twentieth_of_the_epochs_or_as_long_as_is_said(said, top_at):
+    settings = Settings.of(SETTINGS | {"epochs": 20, "weights": SETTINGS["weights"] | {"warmup_epochs": said}})
+    assert settings.rate_at(top_at) == 0.1
+    assert settings.rate_at(top_at / 2) == pytest.approx(0.05 if top_at else 0.1)
+    assert settings.rate_at((20 + top_at) / 2) == pytest.approx(0.05)
+
+
 def test_the_learning_rate_falls_by_a_cosine():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)

@@ -7,8 +7,22 @@ from dataclasses import dataclass
 from fbnet.errors import InputError
 
 
+class _WeightsRate:
+    """The learning rate of a supernet's weights."""
+
+    @property
+    def rate_warmup_epochs(self) -> float:
+        """Epochs in which it rises: a twentieth of all, if nothing else is said."""
+        said = self.weights["warmup_epochs"]
+        return self.epochs / 20 if said is None else said
+
+    def rate_at(self, epoch: float) -> float:
+        """The learning rate at a time in epochs."""
+        return ramped(self.weights["lr"], epoch, self.epochs, self.rate_warmup_epochs)
+
+
 @dataclass(frozen=True)
-class Settings:
+class Settings(_WeightsRate):
     """The settings of a search; what they mean stands in config.yaml, under `search`."""
 
     seed: int
@@ -61,7 +75,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class OneShotSettings:
+class OneShotSettings(_WeightsRate):
     """The settings of a one-shot training; what they mean stands in config.yaml, under `search`."""
 
     seed: int
@@ -80,9 +94,9 @@ class OneShotSettings:
     def of(cls, values: dict) -> "OneShotSettings":
         """From a mapping with exactly these keys. Raises InputError for an unknown or a missing one, or sizes that do not fit."""
         settings = cls(**_exactly(cls, values, "a search"))
-        if settings.weights["warmup_epochs"] >= settings.epochs:
+        if settings.rate_warmup_epochs >= settings.epochs:
             raise InputError(
-                f"search.weights.warmup_epochs is {settings.weights['warmup_epochs']}, but must be less than search.epochs "
+                f"search.weights.warmup_epochs is {settings.rate_warmup_epochs}, but must be less than search.epochs "
                 f"({settings.epochs})"
             )
         return settings
@@ -91,10 +105,6 @@ class OneShotSettings:
     def parts(self) -> int:
         """Into how many equal parts a batch is divided: each has one process, and its own batch norm statistics."""
         return max(self.gpu, 1)
-
-    def rate_at(self, epoch: float) -> float:
-        """The learning rate at a time in epochs."""
-        return ramped(self.weights["lr"], epoch, self.epochs, self.weights["warmup_epochs"])
 
 
 METHODS = {"fbnet": Settings, "one_shot": OneShotSettings}

@@ -127,9 +127,7 @@ def _measured(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) ->
         lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
         for row in csv.DictReader(lines, delimiter="\t"):
             if tuple(row["ops"].split()) == ops and any(abs(float(row["predicted_us"]) - us) < 1e-3 for us in predictions):
-                kept = (
-                    f"{float(row['kept_us']):,.0f} µs with the line that keeps memory" if row.get("kept_us") else ""
-                )
+                kept = f"{float(row['kept_us']):,.0f} µs with the line that keeps memory" if row.get("kept_us") else ""
                 return ", ".join(filter(None, [f"{float(row['measured_us']):,.0f} µs on {device_of(read_header(path))}", kept]))
     except (KeyError, ValueError, TypeError, AttributeError):
         raise InputError(f"{path} is no measurement as measure_architecture writes it: delete it") from None

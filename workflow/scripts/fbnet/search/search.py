@@ -19,7 +19,7 @@ from fbnet.search.gumbel import gumbel_noise, hard_masks, one_hot, soft_masks, w
 from fbnet.search.loss import make_loss
 from fbnet.search.saved import write_supernet
 from fbnet.search.supernet import StochasticSupernet
-from fbnet.settings import Settings, ramped, temperature_at
+from fbnet.settings import Settings, temperature_at
 from fbnet.training import Loop, Ranks, Replay
 
 
@@ -104,7 +104,7 @@ class Search(Loop):
         self.supernet.learn(self.phase)
         self.supernet.train()
         if self.phase == "weights":
-            self.rate.fill_(self._rate_at(self.epoch))
+            self.rate.fill_(self.settings.rate_at(self.epoch))
             self.optimizers["weights"].param_groups[0]["lr"] = self.rate
         temperature = temperature_at(self.epoch, settings.epochs, **settings.temperature)
         self.temperature.fill_(temperature)
@@ -120,13 +120,9 @@ class Search(Loop):
             self.masks = soft_masks(logits, self.noise, self.temperature)
         return temperature
 
-    def _rate_at(self, epoch: float) -> float:
-        weights = self.settings.weights
-        return ramped(weights["lr"], epoch, self.settings.epochs, weights["warmup_epochs"])
-
     def advance(self, images: Tensor, labels: Tensor) -> None:
-        if self.phase == "weights" and self.epoch < self.settings.weights["warmup_epochs"]:  # then it stays for an epoch
-            self.rate.fill_(self._rate_at(self.epoch + (self.step + 1) / len(self.batches["weights"])))
+        if self.phase == "weights" and self.epoch < self.settings.rate_warmup_epochs:  # then it stays for an epoch
+            self.rate.fill_(self.settings.rate_at(self.epoch + (self.step + 1) / len(self.batches["weights"])))
         samples = (self.masks if self.phase == "weights" else self.noise)[self.step]
         if self.settings.sampling == "single_path":
             # theta has moved: which path comes next, the host must wait for
