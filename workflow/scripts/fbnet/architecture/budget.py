@@ -4,10 +4,9 @@ import math
 import re
 
 from fbnet.errors import InputError
-from fbnet.latency import LatencyTable
+from fbnet.latency import UNITS_US, LatencyTable
 from fbnet.space import OPERATORS, SearchSpace, in_space, parse
 
-UNITS_US = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
 ALLOWED = (
     "a latency with its unit (8ms, 8500us), a published network (fbnet_c), an operator (k3_e6: the network that has it in every "
     "layer), or a multiple of one (0.8 * fbnet_c)"
@@ -19,7 +18,7 @@ def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
 
     That is a published one, or the one with the same operator in every layer. Raises InputError for text that is none of these.
     """
-    match = re.fullmatch(r"\s*(?:(\d+\.?\d*|\.\d+)\s*(us|µs|ms|s)|(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([a-z]\w*))\s*", text)
+    match = re.fullmatch(rf"\s*(?:(\d+\.?\d*|\.\d+)\s*({'|'.join(UNITS_US)})|(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([a-z]\w*))\s*", text)
     if not match:
         raise InputError(f"latency_budget is {text!r}, but must be {ALLOWED}")
     number, unit, multiple, name = match.groups()

@@ -5,11 +5,12 @@ Stands on network and space. What is handed on here, and what it needs, does wit
 
 from fbnet.latency.int8 import quantise
 from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table
-from fbnet.latency.target import OPSET, TABLE_SETTINGS, Target
+from fbnet.latency.target import OPSET, TABLE_SETTINGS, UNITS_US, Target
 
 __all__ = [
     "OPSET",
     "TABLE_SETTINGS",
+    "UNITS_US",
     "LatencyTable",
     "Target",
     "check_error",
