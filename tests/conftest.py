@@ -120,7 +120,8 @@ def pytest_configure(config):
 
 
 ONE_WORKER = {  # what takes long to make, and is made once, by the one worker that runs all its tests
-    "workflow": ("finished_workflow", "copy_of_finished", "evaluated_workflow", "copy_of_evaluated"),
+    "evaluated": ("evaluated_workflow", "copy_of_evaluated", "race"),
+    "workflow": ("finished_workflow", "copy_of_finished"),
     "trained": ("trained",),
     "installed": ("environment",),
 }
@@ -128,17 +129,16 @@ ONE_WORKER = {  # what takes long to make, and is made once, by the one worker t
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share something go to one worker. Whole workflows come first, being the longest."""
+    """Tests that share something go to one worker. Whole workflows come first, being the longest, a part on each of two."""
 
     def uses(item, *fixtures):
         return bool({*fixtures} & {*item.fixturenames})
 
     items.sort(key=lambda item: uses(item, "workflow"), reverse=True)
-    items.sort(key=lambda item: uses(item, *ONE_WORKER["workflow"]), reverse=True)
+    items.sort(key=lambda item: uses(item, *ONE_WORKER["evaluated"], *ONE_WORKER["workflow"]), reverse=True)
     for item in items:
-        for group, fixtures in ONE_WORKER.items():
-            if uses(item, *fixtures):
-                item.add_marker(pytest.mark.xdist_group(group))
+        for group in [group for group, fixtures in ONE_WORKER.items() if uses(item, *fixtures)][:1]:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from fbnet.latency.table import tsv
 from fbnet.network import Network, cut_out, size
 from fbnet.space import CANDIDATES, OPERATORS
 
-pytestmark = pytest.mark.xdist_group("workflow")  # one worker exports: to start with that takes seconds
+pytestmark = pytest.mark.xdist_group("export")  # one worker exports: to start with that takes seconds
 
 
 def network_of(architecture, seed=0):

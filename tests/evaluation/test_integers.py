@@ -15,7 +15,7 @@ from fbnet.architecture.model import Model
 from fbnet.evaluation.integers import INT8, write_int8
 from fbnet.network import Network
 
-pytestmark = pytest.mark.xdist_group("workflow")  # one worker exports
+pytestmark = pytest.mark.xdist_group("export")  # one worker exports
 
 
 @pytest.fixture

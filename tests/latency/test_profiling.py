@@ -59,7 +59,7 @@ def test_fit_finds_factors_and_overhead_in_spite_of_outliers():
     levels = {number: rng.uniform(10, 200) for number in range(30)}
     samples = {key: np.array([level]) for key, level in levels.items()}
     drift = rng.uniform(0.9, 1.1, 60)
-    for ends, overhead in ((0.8, 7.0), (0.5, 0.0)):
+    for ends, overhead in ((0.8, 7.0), (0.1, 0.0), (0.5, 0.0)):
         networks = []
         for index in range(60):
             keys = rng.choice(range(3, 30), rng.integers(1, 20), replace=False)
@@ -67,7 +67,8 @@ def test_fit_finds_factors_and_overhead_in_spite_of_outliers():
             us = sum((ends if key < 3 else 0.8) * levels[key] + overhead for key in (0, 1, 2, *keys))
             networks.append((index, path, us * drift[index] * (2 if index % 20 == 0 else 1)))
         found = fit(samples, drift, networks, with_overhead=bool(overhead))
-        assert (found.ends, found.layers) == (pytest.approx(ends, rel=0.05), pytest.approx(0.8, rel=0.02))
+        expected = max(ends, 0.4)  # what no cache does is noise
+        assert (found.ends, found.layers) == (pytest.approx(expected, rel=0.05), pytest.approx(0.8, rel=0.02))
         assert found.overhead == pytest.approx(overhead, abs=1.0)
     assert found.latency_us(path[0], 100.0) == pytest.approx(50.0, rel=0.05)
     assert found._replace(overhead=-60.0).latency_us(path[0], 100.0) == 0

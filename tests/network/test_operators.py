@@ -76,7 +76,7 @@ class Together(nn.Module):
         return [block(x) + 0.0 for block in self.blocks]  # also of an identity an output of its own
 
 
-@pytest.mark.xdist_group("workflow")  # whose worker exports anyway: to start with that takes seconds
+@pytest.mark.xdist_group("export")  # whose worker exports anyway: to start with that takes seconds
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("ops", [CANDIDATES[start::3] for start in range(3)], ids=["first", "second", "third"])
 def test_every_operator_is_exported(ops, shape, tmp_path):
