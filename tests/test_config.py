@@ -132,7 +132,11 @@ WRONG = [
     ("latency.cpu.engine", "tvm", "latency.cpu.engine is 'tvm', but must be one of torch, onnxruntime, command, analytic"),
     ("latency.cpu", {"engine": "onnxruntime", "dtype": "bfloat16"}, "measured on the cpu in float32 or int8 only"),
     ("latency.cpu", {"dtype": "int8"}, "latency.cpu: dtype is 'int8', but that is for engine 'onnxruntime'"),
-    ("latency.cpu", {"engine": "onnxruntime", "allocator": "keep"}, "latency.cpu: allocator is 'keep', but that is for PyTorch"),
+    (
+        "latency.cpu",
+        {"engine": "onnxruntime", "allocator": "plain"},
+        "latency.cpu: allocator is 'plain', but that is for PyTorch",
+    ),
     ("latency.cpu", {"mode": "graphs"}, "latency.cpu: mode is 'graphs', but CUDA graphs need device 'cuda'"),
     ("latency.cpu", {"dtype": "float16"}, "latency.cpu: dtype is 'float16', but the cpu computes in"),
     ("latency.cpu.precision", 0, "latency.cpu.precision is 0"),

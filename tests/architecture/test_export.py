@@ -202,11 +202,12 @@ def test_the_card_tells_latencies_and_what_was_measured_beside_the_same_table(ti
     missing = tmp_path / "missing.tsv"
     rows = latencies(architecture, tables, [missing, measurement])
     assert rows["measured latency"] == "1,235 µs on mine, threads=1"
-    kept = written | {"kept_us": 987.6}
-    measurement.write_text(tsv([kept], list(kept), {"machine": "mine"}))
-    assert latencies(architecture, tables, [measurement])["measured latency"].startswith(
-        "1,235 µs on mine, 988 µs with the line that keeps memory"
-    )
+    other = written | {"other_us": 1987.6}
+    for allocator, how in (("keep", "without"), ("plain", "with")):
+        measurement.write_text(tsv([other], list(other), {"machine": "mine", "allocator": allocator}))
+        told = latencies(architecture, tables, [measurement])["measured latency"]
+        assert told.startswith("1,235 µs on mine")
+        assert told.endswith(f", 1,988 µs there {how} the line that keeps memory")
     assert all(f"{us:,.0f} µs on a device" in rows["predicted latency"] for us in predicted)
     assert latencies(architecture, tables[1:], [measurement]).keys() == {"predicted latency"}  # measured beside another table
     assert latencies(architecture, [], []) == {}

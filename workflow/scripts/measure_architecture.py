@@ -15,7 +15,7 @@ from fbnet.runtime import Progress, log, run, write_text
 from fbnet.space import read_architectures, read_space
 
 REFERENCES = 8  # random networks, always the same: by which factor the machine is slower than its table during a measurement
-COLUMNS = ["name", "ops", "predicted_us", "measured_us", "latency_us", "kept_us"]
+COLUMNS = ["name", "ops", "predicted_us", "measured_us", "latency_us", "other_us"]
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -24,9 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
     rows = read_architectures(arguments.architectures, space)
     architectures = [row["ops"] for row in rows]
     references = [ops for ops, _ in draw(table, REFERENCES, seed=2)]
-    # What a user may change at once is worth telling.
-    kept = architectures if target.is_plain_pytorch and target.allocator == "plain" else []
-    beside = ", and the architectures once more with memory kept" if kept else ""
+    other = architectures if target.is_eager_on_cpu else []  # what the line that keeps memory brings, or its lack takes
+    beside = f", and the architectures once more with allocator {target.other_allocator}" if other else ""
     log.info(
         "Measuring %d architectures and %d references%s, %d rounds.",
         *(len(architectures), len(references), beside, arguments.runs),
@@ -36,15 +35,15 @@ def main(arguments: argparse.Namespace) -> None:
     measured = measure_networks(
         *(space, arguments.classes, target, networks, arguments.runs),
         progress=lambda rounds: Progress(rounds, desc="measure", unit="round"),
-        kept=kept,
+        other=other,
     )
-    us, kept_us = measured.us[0][: len(networks)], measured.us[0][len(networks) :].tolist() or [None] * len(rows)
+    us, other_us = measured.us[0][: len(networks)], measured.us[0][len(networks) :].tolist() or [None] * len(rows)
     predicted = np.array([table.predict(ops) for ops in networks])
     scale = float(np.median((us / predicted)[len(architectures) :]))
     found = [
         {"name": row["name"], "ops": " ".join(row["ops"])}
-        | {"predicted_us": predicted_us, "measured_us": measured_us, "latency_us": measured_us / scale, "kept_us": kept_us}
-        for row, predicted_us, measured_us, kept_us in zip(rows, predicted.tolist(), us.tolist(), kept_us, strict=False)
+        | {"predicted_us": predicted_us, "measured_us": measured_us, "latency_us": measured_us / scale, "other_us": other_us}
+        for row, predicted_us, measured_us, other_us in zip(rows, predicted.tolist(), us.tolist(), other_us, strict=False)
     ]
     header = {"space": space.name, "level": f"{scale:.4f}", "references": str(len(references)), "runs": str(arguments.runs)}
     header |= target.settings() | about | watch.report(measured.variability)

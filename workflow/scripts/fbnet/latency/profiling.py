@@ -53,7 +53,7 @@ def make_engine(cells: Sequence[Cell], target: Target, whole: bool = False):
     there.
     """
     check(target, os.cpu_count() or 1)
-    if target.is_plain_pytorch:
+    if target.is_eager_on_cpu:
         return TorchProcesses(target)
     if target.engine == "command":
         from fbnet.latency.command_engine import CommandEngine  # a device that is measured from afar needs PyTorch alone
@@ -304,22 +304,22 @@ def measure_networks(
     runs: int,
     times: int = 1,
     progress: Callable = iter,
-    kept: Sequence[tuple[str, ...]] = (),
+    other: Sequence[tuple[str, ...]] = (),
 ) -> WholeNetworks:
-    """Latencies of whole networks, measured so many `times` one after the other; after them those of `kept`, with memory kept.
+    """Latencies of whole networks, and after them of `other` ones with the other allocator, so many `times` one after the other.
 
     Each time is `runs` rounds over all networks in random order; in a round a network runs untimed first, then twice timed; a
     command is called once, and in at most CALLS rounds. The drift of the machine's speed is taken out within each time, and left
     between them. Raises InputError.
     """
-    paths, kept_paths = ([space.network_cells(ops, classes) for ops in some] for some in (architectures, kept))
+    paths, other_paths = ([space.network_cells(ops, classes) for ops in some] for some in (architectures, other))
     rng = random.Random(0)
     passes: list[list] = [[] for _ in range(times)]
     calls = target.engine == "command"
     runs = min(runs, CALLS) if calls else runs
     with quiet(target):
         engine = make_engine(dict.fromkeys(cell for path in paths for cell in path), target, whole=True)
-        networks = [*map(engine.network, paths), *(engine.network(path, allocator="keep") for path in kept_paths)]
+        networks = [*map(engine.network, paths), *(engine.network(path, target.other_allocator) for path in other_paths)]
         for number in progress(range(times * runs)):
             for index in rng.sample(range(len(networks)), len(networks)):
                 network = networks[index]

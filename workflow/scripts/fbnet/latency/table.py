@@ -207,7 +207,7 @@ def device_of(header: Mapping[str, str]) -> str:
         return f"no device: {header['cost']} counted"
     machine = header.get("machine", "a device that the table does not name")
     settings = [header[key] for key in ("engine", "dtype", "mode", "memory_format") if key in header]
-    settings += [f"{key}={header[key]}" for key in ("threads", "batch") if key in header]
+    settings += [f"{key}={header[key]}" for key in ("threads", "batch", "allocator") if key in header]
     return ", ".join([machine, *settings])
 
 

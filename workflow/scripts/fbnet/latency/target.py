@@ -18,8 +18,8 @@ class Target:
     """How networks run where they will be used; each field is a key of a target in the configuration and a line of its table.
 
     `engine` torch: `device` cpu or cuda, `dtype`, `memory_format`, `mode` eager, compile (every block by torch.compile) or
-    graphs (CUDA graphs); `allocator`, on the cpu in mode eager, plain (the C library's memory as any program finds it) or keep
-    (led to keep what is freed). `engine` onnxruntime: on the CPU, in float32 or int8. `engine` command: whatever runs an ONNX
+    graphs (CUDA graphs); `allocator`, on the cpu in mode eager, keep (a line in the program leads the C library to keep what is
+    freed) or plain (without it). `engine` onnxruntime: on the CPU, in float32 or int8. `engine` command: whatever runs an ONNX
     file and says how long an inference takes; `pattern` finds that in its output, in its own unit or in `unit`. `engine`
     analytic: no device; 1 µs stands for 1000 of what `cost` counts.
     """
@@ -31,21 +31,26 @@ class Target:
     dtype: str = "float32"
     memory_format: str = "contiguous"
     mode: str = "eager"
-    allocator: str = "plain"
+    allocator: str = "keep"
     cost: str = "macs"
     command: str = ""
     pattern: str = ""
     unit: str = "us"
 
     @property
-    def is_plain_pytorch(self) -> bool:
+    def is_eager_on_cpu(self) -> bool:
         """Whether networks run as modules in PyTorch on the CPU."""
         return (self.engine, self.device, self.mode) == ("torch", "cpu", "eager")
+
+    @property
+    def other_allocator(self) -> str:
+        """What `allocator` is not."""
+        return "plain" if self.allocator == "keep" else "keep"
 
     def settings(self) -> dict[str, str]:
         """The fields that count for this engine and device, as text."""
         of_command = {"command", "pattern", "unit"}
-        unused = {"cost", *of_command} | (set() if self.is_plain_pytorch else {"allocator"})
+        unused = {"cost", *of_command} | (set() if self.is_eager_on_cpu else {"allocator"})
         if self.engine == "analytic":
             unused = {field.name for field in fields(self)} - {"engine", "cost"}
         elif self.engine == "command":
@@ -69,9 +74,9 @@ class Target:
             self._check_command(name)
         elif self.command or self.pattern:
             raise InputError(f"{name}: command and pattern are for engine 'command', but engine is {self.engine!r}: choose that")
-        if self.allocator == "keep" and not self.is_plain_pytorch:
+        if self.allocator == "plain" and not self.is_eager_on_cpu:
             raise InputError(
-                f"{name}: allocator is 'keep', but that is for PyTorch on the cpu in mode 'eager', where it makes a difference: "
+                f"{name}: allocator is 'plain', but that is for PyTorch on the cpu in mode 'eager', where it makes a difference: "
                 f"leave it out"
             )
         if self.engine == "torch" and self.mode == "graphs" and self.device != "cuda":
@@ -112,7 +117,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16", "float16", "int8"),
     "memory_format": ("contiguous", "channels_last"),
     "mode": ("eager", "compile", "graphs"),
-    "allocator": ("plain", "keep"),
+    "allocator": ("keep", "plain"),
     "cost": ("macs", "params"),
     "unit": tuple(UNITS_US),
 }

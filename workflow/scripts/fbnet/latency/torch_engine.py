@@ -109,8 +109,8 @@ def _in_process() -> Callable[[tuple[Target, Sequence[Cell]]], _Chain]:
     def network(what: tuple[Target, Sequence[Cell]]) -> _Chain:
         target, path = what
         if target.allocator == "keep":
-            # As a user's program may: glibc raises two thresholds to the size of the largest block of up to 32 MiB that was ever
-            # freed, and hands back to the system only what is above them.
+            # As the card of an exported network tells users to. glibc raises two thresholds to the size of the largest block of
+            # up to 32 MiB that was ever freed, and hands back to the system only what is above them.
             torch.empty(33_000_000, dtype=torch.uint8)
         torch.set_num_threads(target.threads)
         return TorchEngine(path, target).network(path)
