@@ -1,5 +1,7 @@
 """The programs that measure: what a step launches, and that they run through, in a tiny form and on the CPU."""
 
+import argparse
+import io
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from fbnet.space import read_space
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+import first_steps
 import gpu
 import gpu_steps
 import launches
@@ -315,3 +318,14 @@ def test_what_was_found_is_told_by_method(tmp_path):
     assert "| chance | 0 ± 0.29 | 4.0 | | |" in text
     assert "| training | 0.75 | 0.5 | | |" in text
     assert "| 108 µs | soft | 61.0% (n = 2) | macs (n = 1) | 60.0% | +2.0 ± 1.5, better |" in text
+
+
+def test_first_steps_tell_a_rate_that_overshoots(digits, capsys, monkeypatch):
+    def entropies(warmup):
+        monkeypatch.setitem(first_steps.CONFIG["search"]["weights"], "lr", 20.0)
+        arguments = {"data": digits, "space": "tiny", "seeds": [0], "steps": 20, "batch": 32, "warmup": warmup}
+        first_steps.main(argparse.Namespace(**arguments, sampling="soft", precision="float32", threads=1))
+        header, *rows = capsys.readouterr().out.splitlines()
+        return pd.read_csv(io.StringIO("\n".join([header, *rows])), sep="\t")["cross entropy, mean"]
+
+    assert entropies(0.0).max() > 5 > 3 > entropies(1000.0).max()
