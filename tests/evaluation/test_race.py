@@ -49,8 +49,8 @@ def test_the_best_in_validation_accuracy_come_first_and_equals_as_they_were(save
 
 @pytest.fixture
 def race(copy_of_finished):
-    """A workflow whose search has a race: three architectures, and one that these speak for; two of them go on."""
-    race = {"epochs": [2, 1], "rules": ["macs"], "entrants": 3, "learned": 1}
+    """A workflow whose search has a race: five architectures, and one that these speak for; three of them go on."""
+    race = {"epochs": [2, 1], "rules": ["macs"], "entrants": 5, "learned": 1}
     copy_of_finished.configure(with_settings(searches={"first": BUDGET}, sample={"count": 1}, race=race))
     return copy_of_finished
 
@@ -59,21 +59,21 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     results = race.folder / "results"
     jobs = race.jobs()
     trained = [(wildcards["round"], wildcards["place"]) for rule, wildcards in jobs if rule == "train_entrant"]
-    assert sorted(trained) == [*(("1", str(place)) for place in range(1, 5)), *(("2", str(place)) for place in range(1, 3))]
+    assert sorted(trained) == [*(("1", str(place)) for place in range(1, 7)), *(("2", str(place)) for place in range(1, 4))]
     done = race()
     assert done.returncode == 0, done.stdout
     entered = pd.read_csv(results / "race/first/entrants.tsv", sep="\t")
-    assert entered.name.tolist() == [f"first_{number}" for number in range(1, 4)]
-    assert entered.chosen_by.tolist() == ["theta", "macs", "theta + macs"]
+    assert entered.name.tolist() == [f"first_{number}" for number in range(1, 6)]
+    assert entered.chosen_by.tolist() == ["theta", "macs", "theta + macs", "a random draw", "a random draw"]
     more = pd.read_csv(results / "race/first/learned.tsv", sep="\t")
-    assert more.name.tolist() == ["first_4"]
+    assert more.name.tolist() == ["first_6"]
     assert re.fullmatch(r"learned shares [+-][01]\.\d\d theta [+-][01]\.\d\d macs", more.chosen_by[0])
-    assert pd.concat([entered, more]).ops.nunique() == 4
+    assert pd.concat([entered, more]).ops.nunique() == 6
     assert entered.macs[1] == entered.macs.max()  # no network takes two seconds
     standing = pd.read_csv(results / "race/first/race.tsv", sep="\t")
     first, second = (standing[standing["round"] == number] for number in (1, 2))
-    assert (sorted(first.name), len(second)) == ([*entered.name, "first_4"], 2)
-    assert set(second.name) == set(first.sort_values("validation_top1", ascending=False, kind="stable").name[:2])
+    assert (sorted(first.name), len(second)) == ([*entered.name, "first_6"], 3)
+    assert set(second.name) == set(first.sort_values("validation_top1", ascending=False, kind="stable").name[:3])
     assert (set(first.epochs), set(second.epochs)) == ({2}, {3})
     for rows in (first, second):
         assert rows.validation_top1.is_monotonic_decreasing
@@ -81,16 +81,16 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     best = second.iloc[0]
     assert (winner["name"], winner["ops"], winner["epochs"]) == ("first", best.ops, 3)
     network = torch.load(results / "race/first/network.pt", weights_only=True)
-    assert (network["name"], network["entrants"]) == ("first", 4)
+    assert (network["name"], network["entrants"]) == ("first", 6)
     assert winner["test_top1"] == pytest.approx(network["test_top1"], abs=1e-6)
     exported = load_file(results / "models/first.safetensors")
     assert all(torch.equal(value, exported[name]) for name, value in network["weights"].items())
     card = (results / "models/first.md").read_text()
-    assert "from scratch for 3 epochs with seed 1002: the winner in validation accuracy of a race among 4" in card
+    assert "from scratch for 3 epochs with seed 1002: the winner in validation accuracy of a race among 6" in card
     entry = json.loads((results / "modeldef/first.json").read_text())["architectures"]["first"]
     assert entry["test_top1"] == winner["test_top1"]
     assert f"test accuracy: {winner['test_top1']:.1%} after 3 epochs of training, in the race" in done.stdout
-    for place in range(1, 5):  # whoever was chosen by the supernet has nothing from it
+    for place in range(1, 7):  # whoever was chosen by the supernet has nothing from it
         run = torch.load(results / f"race/first/round_1/{place}/network.pt", weights_only=True)
         assert (run["supernet_sha256"], run["before_sha256"]) == (None, None)
     assert race.planned() == set()
@@ -100,7 +100,7 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     (results / "architectures/first.tsv").unlink()
     jobs = race.jobs("results/architectures/first.tsv")
     lost = [(wildcards["round"], wildcards["place"]) for rule, wildcards in jobs if rule == "train_entrant"]
-    assert sorted(lost) == [("1", "2"), ("1", "4"), ("2", "1"), ("2", "2")]
+    assert sorted(lost) == [("1", "2"), ("1", "6"), ("2", "1"), ("2", "2"), ("2", "3")]
 
     # killed at random, it ends as it did
     shutil.rmtree(results / "race/first")
@@ -118,11 +118,11 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
 
 
 def test_what_a_race_depends_on(race):
-    refused = race("--dry-run", "results/race/first/round_2/3/network.pt")
-    assert "round 2 of the race has no place 3; entrants of its rounds: [4, 2]" in refused.stdout
+    refused = race("--dry-run", "results/race/first/round_2/4/network.pt")
+    assert "round 2 of the race has no place 4; entrants of its rounds: [6, 3]" in refused.stdout
     planned = race.jobs("make_report")
     of_race = [rule for rule, _ in planned if rule in ("sample_architecture", "learn_entrants", "train_entrant", "finish_race")]
-    assert sorted(of_race) == ["finish_race", "learn_entrants", "sample_architecture", *["train_entrant"] * 6]
+    assert sorted(of_race) == ["finish_race", "learn_entrants", "sample_architecture", *["train_entrant"] * 9]
     seeds = {wildcards["seed"] for rule, wildcards in planned if rule == "train_architecture"}
     assert seeds == {"0", "1"}  # 1001 and 1002 are the race's own
 
