@@ -282,8 +282,8 @@ def test_methods_get_the_epochs_that_take_the_same_time(tmp_path, monkeypatch):
     assert timed == ["soft", "single_path", "soft"]  # what was chosen before stays: another method costs only itself
     with pytest.raises(InputError, match="2 minutes are 1 epochs, but warmup_epochs is 1"):
         search_quality.at_equal_time(METHODS, 2.0, chosen)
-    for split in ("train", "test"):
-        (tmp_path / split / "cat").mkdir(parents=True)
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / place).mkdir(parents=True)
     with pytest.raises(InputError, match="--minutes is for datasets of known size"):
         search_quality.at_equal_time(METHODS | {"dataset": {"name": "image_folder", "folder": str(tmp_path)}}, 2.0, chosen)
 

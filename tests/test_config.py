@@ -44,8 +44,8 @@ def test_the_examples_are_valid(path, tmp_path, monkeypatch):
         if "table" in (target or {}):
             (tmp_path / target["table"]).touch()
     folder = config["dataset"].get("folder") if "dataset" in config else None
-    if folder:
-        (tmp_path / folder / "train/a").mkdir(parents=True)
+    for place in ("train/a", "train/b", "test/a", "test/b") if folder else ():
+        (tmp_path / folder / place).mkdir(parents=True)
     resolve(config, SCHEMA)
 
 

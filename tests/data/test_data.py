@@ -7,10 +7,12 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 import threading
+import unicodedata
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from PIL import Image
 
 from conftest import SHARED, needs_shared
 from fbnet.data.dataset import FILES, read_dataset
+from fbnet.data.image_folder import prepare_image_folder
 from fbnet.errors import InputError
 
 
@@ -241,19 +244,107 @@ def test_an_image_folder_of_any_number_of_classes(script, tmp_path):
     assert (dataset.train_images[dataset.train_labels == 2][..., 0] == 160).all()
 
 
+def make_class(folder, name, splits=("train", "test")):
+    for split_name in splits:
+        (folder / split_name / name).mkdir()
+
+
+def nested(folder):
+    for split_name in ("train", "test"):
+        (folder / split_name).rename(folder / "inner")
+        (folder / split_name).mkdir()
+        (folder / "inner").rename(folder / split_name / split_name)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "messages"),
     [
-        (lambda folder: (folder / "train/dog/0.png").write_bytes(b"no"), "0.png is no readable image"),
-        (lambda folder: (folder / "train/fox").mkdir(), "fox holds no image"),
-        (lambda folder: (folder / "test/eel").rename(folder / "eel"), "one lacks eel"),
-        (lambda folder: (folder / "test").rename(folder / "tests"), "test is not there"),
+        (
+            lambda folder: [(folder / f"{half}/dog/0.png").write_bytes(b"no") for half in ("train", "test")],
+            [r"unreadable images \(2\): .*/train/dog/0.png \(.*, .*/test/dog/0.png \(.*: replace or delete them"],
+        ),
+        (lambda folder: make_class(folder, "fox"), ["train/fox holds no image"]),
+        (
+            lambda folder: (make_class(folder, "fox"), (folder / "train/fox/0.HEIC").write_bytes(b"x")),
+            ["train/fox holds no image: 1 × .heic"],
+        ),
+        (
+            lambda folder: (folder / "test/eel").rename(folder / "test/ant"),
+            ["train/ has no folder for ant, but test/ has; test/ has no folder for eel, but train/ has"],
+        ),
+        (lambda folder: (folder / "test").rename(folder / "val"), ["there is no test/, but val/: rename it"]),
+        (lambda folder: (folder / "test").rename(folder / "tests"), ["there is no test/"]),
+        (nested, ["train/ holds train/ and no class: that is a folder too many; test/ holds test/"]),
+        (
+            lambda folder: [shutil.rmtree(folder / half / name) for half in ("train", "test") for name in ("dog", "eel")],
+            ["cat is the only class"],
+        ),
     ],
+    ids=["broken", "empty", "heic", "classes", "val", "tests", "nested", "one class"],
 )
-def test_a_bad_image_folder_is_a_sentence(script, tmp_path, spoil, message):
+def test_a_bad_image_folder_is_a_sentence(tmp_path, spoil, messages):
     spoil(image_folder(tmp_path / "images"))
-    done = script("download_cifar", "--name", "image_folder", "--folder", tmp_path / "images", "--out", tmp_path / "out")
-    refused(done, tmp_path / "out", message)
+    for message in messages:
+        with pytest.raises(InputError, match=message) as refused:
+            prepare_image_folder(tmp_path / "out", tmp_path / "images", 24)
+        assert len(str(refused.value).splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_images_are_taken_in_as_they_are_looked_at(tmp_path):
+    """A phone's photograph upright, sixteen bits scaled and not cut off, whatever its mode."""
+    folder = image_folder(tmp_path / "images", classes=("cat", "dog"))
+    upright = np.zeros((64, 64, 3), np.uint8)
+    upright[:32], upright[32:] = (255, 0, 0), (0, 0, 255)
+    lying = Image.fromarray(np.rot90(upright).copy())
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    lying.save(folder / "train/cat/phone.jpg", exif=exif, quality=95)
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    for suffix in ("png", "tif"):
+        Image.fromarray(ramp).save(folder / f"train/cat/xray.{suffix}")
+    prepare_image_folder(tmp_path / "out", folder, 16)
+    images = read_dataset(tmp_path / "out").train_images  # by name: 0.png, 1.png, 2.png, phone.jpg, xray.png, xray.tif, ...
+    phone, *xrays = images[3:6].astype(int)
+    assert (np.abs(phone[:6] - (255, 0, 0)) < 12).all()
+    assert (np.abs(phone[-6:] - (0, 0, 255)) < 12).all()
+    for xray in xrays:
+        assert np.abs(xray.mean() - 127.5) < 1
+        assert xray[0].mean() < 16 < 239 < xray[-1].mean()
+    Image.fromarray(ramp.astype(np.int32) * 1000).save(folder / "train/cat/deep.tif")
+    with pytest.raises(InputError, match=r"deep.tif \(its pixels have 32 bits: convert it to 8 or 16\)"):
+        prepare_image_folder(tmp_path / "again", folder, 16)
+
+
+def test_what_is_no_image_is_left_out_and_said(tmp_path, caplog):
+    folder = image_folder(tmp_path / "images", classes=("Äpfel", "Birnen"))
+    (folder / "test/Äpfel").rename(folder / "test" / unicodedata.normalize("NFD", "Äpfel"))
+    for path in list(folder.rglob("*.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"Mac")
+    for number in range(20):
+        (folder / f"train/Birnen/{number}.HEIC").write_bytes(b"x")
+    for half in ("train", "test"):
+        (folder / half / ".thumbnails").mkdir()
+    (folder / "train/Birnen/more").mkdir()
+    (folder / "train/Birnen/0.png").rename(folder / "train/Birnen/more/0.png")
+    (folder / "train/Birnen/1.png").write_bytes((folder / "train/Birnen/1.png").read_bytes()[:60])
+    with caplog.at_level("INFO"):
+        prepare_image_folder(tmp_path / "out", folder, 16, broken="skip")
+    dataset = read_dataset(tmp_path / "out")
+    assert dataset.classes == ("Birnen", "Äpfel")
+    assert dataset.train_labels.tolist() == [0] * 2 + [1] * 3
+    assert dataset.train_images.shape == (5, 16, 16, 3)
+    assert dataset.test_labels.tolist() == [0] * 3 + [1] * 3
+    [skipped] = json.loads((tmp_path / "out/dataset.json").read_text())["source"]["skipped"]
+    assert "train/Birnen/1.png (" in skipped
+    for text in (
+        "train: files that are no images we can read were left out: 20 × .heic, 6 × hidden.",
+        "train: Birnen has folders of its own; what is in them counts to it.",
+        "Unreadable images were left out (1): ",
+        "train: images by class: Birnen 2, Äpfel 3.",
+        "train: fewer than 10 images of Birnen, Äpfel",
+    ):
+        assert text in caplog.text
 
 
 @needs_shared

@@ -10,5 +10,5 @@ def source_options():
     else:
         settings = {"resolution": SPACE.resolution}
         if dataset["name"] == "image_folder":
-            settings["folder"] = dataset["folder"]
+            settings |= {"folder": dataset["folder"], "broken": dataset["broken"]}
     return [f"--{key}={value}" for key, value in settings.items()]
