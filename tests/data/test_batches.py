@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torchvision.transforms import v2
 
@@ -24,11 +26,27 @@ def dataset(tmp_path):
     return read_dataset(tmp_path / "d")
 
 
-def test_theta_never_sees_the_weights_images():
-    weights, theta = split(1000, 0.8, seed=5)
-    assert len(weights) == 800
-    assert sorted([*weights, *theta]) == list(range(1000))
-    assert split(1000, 0.8, seed=6)[0].tolist() != weights.tolist()
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda counts: sum(counts) > 1),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)
+def test_the_parts_are_disjoint_and_keep_the_shares_of_the_classes(counts, share, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    parts = split(labels, share, seed)
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    for number, count in enumerate(counts):
+        assert min((labels[part] == number).sum() for part in parts) >= min(count // 2, 1)
+    if min(counts) >= 2 / min(share, 1 - share):  # nothing is forced to either side
+        assert len(parts[0]) == round(len(labels) * share)
+        assert all(abs((labels[parts[0]] == number).sum() - count * share) < 1 for number, count in enumerate(counts))
+
+
+def test_another_seed_is_another_split_and_rare_classes_are_in_both():
+    labels = np.repeat([0, 1], [60, 3])
+    weights, theta = split(labels, 0.8, seed=5)
+    assert (len(weights), np.bincount(labels[theta]).tolist()) == (50, [12, 1])
+    assert split(labels, 0.8, seed=6)[0].tolist() != weights.tolist()
 
 
 def joined(batches):

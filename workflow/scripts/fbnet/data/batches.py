@@ -16,11 +16,32 @@ RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; l
 WORKERS = 2  # processes that read ahead where a set streams: they only copy bytes
 
 
-def split(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `count` training images in two disjoint random parts, `share` of them for the weights, the rest for theta."""
-    order = np.random.default_rng(seed).permutation(count)
-    first = round(count * share)
-    return np.sort(order[:first]), np.sort(order[first:])
+def split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images with these labels in two disjoint random parts, `share` of them in the first.
+
+    Both parts have the classes in the same shares, and each class that has two images.
+    """
+    counts = np.bincount(labels)
+    first = _shared_out(counts, share)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, at random within each
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    in_first = place < np.repeat(first, counts)
+    return np.sort(order[in_first]), np.sort(order[~in_first])
+
+
+def _shared_out(counts: np.ndarray, share: float) -> np.ndarray:
+    """How many of each class go to the first part: `share` of them, rounded so that the sum is right; one stays on each side."""
+    wanted = counts * share
+    low = np.minimum(counts // 2, 1)
+    high = counts - low
+    first = np.clip(np.floor(wanted).astype(int), low, high)
+    missing = int(np.clip(round(counts.sum() * share), low.sum(), high.sum())) - first.sum()
+    step = int(np.sign(missing))
+    for _ in range(abs(missing)):
+        free = first < high if step > 0 else first > low
+        first[np.argmax(np.where(free, step * (wanted - first), -np.inf))] += step
+    return first
 
 
 def may_reside(images: np.ndarray, device: torch.device) -> bool:

@@ -55,8 +55,8 @@ class Training(Loop):
         weights: dict[str, Tensor] | None = None,
     ):
         self.dataset, self.architecture = dataset, architecture
-        count, on_device = len(dataset.train_labels), may_reside(dataset.train_images, device)
-        for_training, for_validation = split(count, 1 - settings.validation_share, SPLIT_SEED)
+        on_device = may_reside(dataset.train_images, device)
+        for_training, for_validation = split(dataset.train_labels, 1 - settings.validation_share, SPLIT_SEED)
         torch.manual_seed(settings.seed)
         self.network, self.average = (Network(architecture.space, architecture.ops, architecture.classes) for _ in range(2))
         if settings.dropout is not None:

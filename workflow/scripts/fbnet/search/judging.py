@@ -23,7 +23,7 @@ def one_shot_accuracies(supernet: dict, dataset: Dataset, architectures: Sequenc
     space, classes, settings = make_space(supernet["space"]), supernet["classes"], supernet["settings"]
     if list(dataset.classes) != list(classes):
         raise InputError(f"the dataset {dataset.name} has other classes than the supernet was trained on")
-    _, architecture_split = split(len(dataset.train_labels), settings["weight_share"], settings["seed"])
+    _, architecture_split = split(dataset.train_labels, settings["weight_share"], settings["seed"])
     on_device = may_reside(dataset.train_images, device)
     batches = Batches(dataset, architecture_split, min(BATCH, len(architecture_split)), device, on_device)
     weights = {name: value.to(device) for name, value in supernet["weights"].items()}

@@ -51,7 +51,7 @@ class OneShot(Loop):
         share = settings.batch_size // ranks.count
         part = slice(ranks.rank * share, (ranks.rank + 1) * share)
         on_device = may_reside(dataset.train_images, device)
-        first, second = split(len(dataset.train_labels), settings.weight_share, settings.seed)
+        first, second = split(dataset.train_labels, settings.weight_share, settings.seed)
         batches = {"weights": Batches(dataset, first, settings.batch_size, device, on_device, part)}
         self.judging = Batches(dataset, second, min(BATCH, len(second)), device, on_device)
         torch.manual_seed(settings.seed)

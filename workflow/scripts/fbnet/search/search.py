@@ -50,7 +50,7 @@ class Search(Loop):
         share = settings.batch_size // ranks.count
         part = slice(ranks.rank * share, (ranks.rank + 1) * share)
         on_device = may_reside(dataset.train_images, device)
-        halves = split(len(dataset.train_labels), settings.weight_share, settings.seed)
+        halves = split(dataset.train_labels, settings.weight_share, settings.seed)
         batches = {
             name: Batches(dataset, half, settings.batch_size, device, on_device, part)
             for name, half in zip(("weights", "theta"), halves, strict=True)
