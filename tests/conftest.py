@@ -210,7 +210,7 @@ class Workflow:
 
     def __call__(self, *arguments, **options):
         """Run snakemake, and return the finished process."""
-        options = {"cwd": self.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 300} | options
+        options = {"cwd": self.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 600} | options
         return subprocess.run(self.command(*arguments), text=True, **options)
 
     def start(self, *arguments, **options):
