@@ -322,7 +322,7 @@ def test_what_was_found_is_told_by_method(tmp_path):
 
 def test_first_steps_tell_a_rate_that_overshoots(digits, capsys, monkeypatch):
     def entropies(warmup):
-        monkeypatch.setitem(first_steps.CONFIG["search"]["weights"], "lr", 20.0)
+        monkeypatch.setitem(first_steps.CONFIG["search"]["weights"], "lr", 100.0)
         arguments = {"data": digits, "space": "tiny", "seeds": [0], "steps": 20, "batch": 32, "warmup": warmup}
         first_steps.main(argparse.Namespace(**arguments, sampling="soft", precision="float32", threads=1))
         header, *rows = capsys.readouterr().out.splitlines()

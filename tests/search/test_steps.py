@@ -149,7 +149,11 @@ def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sam
 @SHARED
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
 def test_steps_made_for_cuda_have_the_gradients_of_those_for_the_cpu(tiny_search, sampling, phase, shared):
-    changes = {"sampling": sampling, "shared_weights": shared}
+    changes = {
+        "sampling": sampling,
+        "shared_weights": shared,
+        "seed": 1,
+    }  # by some, theta has next to no gradient in a single path
     exact = gradients_of(tiny_search(made_for="cpu", precision="float32", **changes), phase)
     for precision, tolerance in (("float32", 1e-3), ("bfloat16", 0.5)):
         with CudaAutocast():
