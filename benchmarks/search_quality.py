@@ -71,9 +71,8 @@ def at_equal_time(config: dict, minutes: float, chosen: Path) -> dict:
         alone, _ = resolve(config | {"searches": {method: own}}, SCHEMA)
         first = next(iter(alone["searches"].values()))
         settings = {key: value for key, value in of_method(first).items() if key not in ("seed", "epochs")}
-        warmup = settings.get(
-            "warmup_epochs", settings["weights"]["warmup_epochs"] or 0
-        )  # of theta, if there is one, or of the rate
+        of_rate = settings["weights"]["warmup_epochs"] or 0
+        warmup = settings.get("warmup_epochs", of_rate)  # that of theta, where there is one
         key = json.dumps([settings, space.definition, minutes], sort_keys=True)
         if known.get(method, {}).get("for") != key:
             timed = settings | {"seed": 0, "epochs": warmup + 1}

@@ -263,6 +263,10 @@ def nested(folder):
             lambda folder: [(folder / f"{half}/dog/0.png").write_bytes(b"no") for half in ("train", "test")],
             [r"unreadable images \(2\): .*/train/dog/0.png \(.*, .*/test/dog/0.png \(.*: replace or delete them"],
         ),
+        (
+            lambda folder: [file.write_bytes(b"no") for half in ("train", "test") for file in (folder / half / "dog").iterdir()],
+            [r"unreadable images \(6\): .*/train/dog/0.png .*/test/dog/2.png"],
+        ),
         (lambda folder: make_class(folder, "fox"), ["train/fox holds no image"]),
         (
             lambda folder: (make_class(folder, "fox"), (folder / "train/fox/0.HEIC").write_bytes(b"x")),
@@ -280,7 +284,7 @@ def nested(folder):
             ["cat is the only class"],
         ),
     ],
-    ids=["broken", "empty", "heic", "classes", "val", "tests", "nested", "one class"],
+    ids=["broken", "all broken", "empty", "heic", "classes", "val", "tests", "nested", "one class"],
 )
 def test_a_bad_image_folder_is_a_sentence(tmp_path, spoil, messages):
     spoil(image_folder(tmp_path / "images"))

@@ -179,7 +179,7 @@ session = onnxruntime.InferenceSession("{files}.onnx")
 ```
 
 With PyTorch alone. The second line makes glibc keep what an inference frees for the next one, which then is faster on a CPU; once
-in a program is enough. Latencies of PyTorch are of modules, which timm builds too; a .pt2 takes some 4 µs more an operation:
+in a program is enough. Latencies of PyTorch are of modules, which timm builds too; a .pt2 takes some µs more an operation:
 
 ```python
 import torch

@@ -26,11 +26,12 @@ def prepare_image_folder(out: Path, folder: Path, resolution: int, broken: str =
     classes = image_classes(folder)
     splits = {split: _files(classes, split) for split in SPLITS}
     faults: list[str] = []
+    taken: dict[str, list[int]] = {}
     with writing(out, "image_folder", list(classes), source := {"folder": str(folder)}) as paths:
         for split, files in splits.items():
             shape = (len(files), resolution, resolution, 3)
             images = np.lib.format.open_memmap(paths[f"{split}_images"], mode="w+", dtype=np.uint8, shape=shape)
-            labels = []
+            labels = taken[split] = []
             for file, label in Progress(files, desc=split, unit="image"):
                 try:
                     images[len(labels)] = _fit(file, resolution)
@@ -42,8 +43,9 @@ def prepare_image_folder(out: Path, folder: Path, resolution: int, broken: str =
             images.flush()
             _shorten(paths[f"{split}_images"], (len(labels), *shape[1:]))
             np.save(paths[f"{split}_labels"], np.array(labels, dtype=np.int64))
-            _tell_counts(split, list(classes), labels)
         _judge(faults, broken)
+        for split, labels in taken.items():
+            _tell_counts(split, list(classes), labels)
         source["skipped"] = faults
 
 
