@@ -7,10 +7,8 @@ from fbnet.errors import InputError
 
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}
 CLASSES = {"cifar10": 10, "digits": 10}
-SPLITS = {
-    "train": ("training",),
-    "test": ("val", "valid", "validation", "testing"),
-}  # of an image folder, and what others call it
+# The halves of an image folder, and what others call them.
+SPLITS = {"train": ("training",), "test": ("val", "valid", "validation", "testing")}
 
 
 def dataset_classes(dataset: dict) -> int:
