@@ -33,7 +33,8 @@ def random_images(count: int, size: int) -> SimpleNamespace:
     images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     labels = generator.integers(0, 10, count)
     names = tuple("0123456789")
-    return SimpleNamespace(name="noise", classes=names, mean=MEAN, std=STD, train_images=images, train_labels=labels)
+    about = {"name": "noise", "classes": names, "mean": MEAN, "std": STD, "resolution": size}
+    return SimpleNamespace(**about, train_images=images, train_labels=labels)
 
 
 def table_of(space: SearchSpace) -> LatencyTable:

@@ -224,7 +224,7 @@ def spaces_of_a_user(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("keys", "value", "message"), WRONG, ids=[f"{keys}={value}" for keys, value, _ in WRONG])
 def test_a_wrong_config_is_one_sentence_with_key_and_value(spaces_of_a_user, keys, value, message):
     with pytest.raises(InputError) as error:
-        resolve(changed(keys, value), SCHEMA)
+        resolve(changed(keys, value), SCHEMA, look=True)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -5,10 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency
-from torchvision.transforms import v2
 
-from fbnet.data.batches import Batches, cropped, split
+from fbnet.data.batches import Batches, split
 from fbnet.data.dataset import ARRAYS, read_dataset, writing
 
 CPU = torch.device("cpu")
@@ -97,28 +95,3 @@ def test_images_are_normalised(dataset):
     assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
     assert torch.allclose(images.std((0, 2, 3)), torch.ones(3), atol=1e-3)
     assert labels.tolist() == dataset.train_labels.tolist()
-
-
-def test_crop_and_flip_take_the_window_they_are_told():
-    image = torch.arange(1, 8 * 8 * 3 + 1, dtype=torch.uint8).view(1, 8, 8, 3)
-    padded = torch.nn.functional.pad(image[0], (0, 0, 2, 2, 2, 2))
-    for top, left, mirrored in ((0, 0, False), (4, 1, True), (2, 2, False), (3, 4, True)):
-        window = padded[top : top + 8, left : left + 8]
-        place = (torch.tensor([value]) for value in (top, left, mirrored))
-        assert torch.equal(cropped(image, 2, *place)[0], window.flip(1) if mirrored else window)
-
-
-def test_the_augmentation_has_the_statistics_of_torchvisions(dataset):
-    """Every crop with and without flip is an outcome: both ways draw the same outcomes with the same probabilities."""
-    image = torch.arange(1, 8 * 8 * 3 + 1, dtype=torch.uint8).view(8, 8, 3)
-    batches = Batches(dataset, np.arange(50), 8000, CPU)
-    torch.manual_seed(0)
-    ours = batches.augmented(image.expand(8000, 8, 8, 3), 2, True)
-    usual = v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip()])
-    theirs = torch.stack([usual(image.permute(2, 0, 1)) for _ in range(4000)])
-    theirs = batches.normalised(theirs.permute(0, 2, 3, 1))
-    outcomes, drawn = torch.unique(torch.cat([ours, theirs]).flatten(1), dim=0, return_inverse=True)
-    counts = np.stack([np.bincount(part.numpy(), minlength=len(outcomes)) for part in drawn.split([8000, 4000])])
-    assert len(outcomes) == 5 * 5 * 2
-    assert (counts > 0).all()
-    assert chi2_contingency(counts).pvalue > 0.001

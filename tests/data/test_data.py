@@ -330,14 +330,17 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, caplog):
     for half in ("train", "test"):
         (folder / half / ".thumbnails").mkdir()
     (folder / "train/Birnen/more").mkdir()
+    for shade, name in enumerate(("Birnen", "Äpfel")):
+        for file in (folder / "train" / name).glob("[0-9].png"):
+            Image.new("RGB", (40, 30), (80 * shade, 0, 0)).save(file)
     (folder / "train/Birnen/0.png").rename(folder / "train/Birnen/more/0.png")
     (folder / "train/Birnen/1.png").write_bytes((folder / "train/Birnen/1.png").read_bytes()[:60])
     with caplog.at_level("INFO"):
         prepare_image_folder(tmp_path / "out", folder, 16, broken="skip")
     dataset = read_dataset(tmp_path / "out")
     assert dataset.classes == ("Birnen", "Äpfel")
-    assert dataset.train_labels.tolist() == [0] * 2 + [1] * 3
-    assert dataset.train_images.shape == (5, 16, 16, 3)
+    assert sorted(dataset.train_labels.tolist()) == [0] * 2 + [1] * 3  # the last image has the place of the broken one
+    assert (dataset.train_images == 80 * dataset.train_labels[:, None, None, None] * np.array([1, 0, 0])).all()
     assert dataset.test_labels.tolist() == [0] * 3 + [1] * 3
     [skipped] = json.loads((tmp_path / "out/dataset.json").read_text())["source"]["skipped"]
     assert "train/Birnen/1.png (" in skipped

@@ -31,7 +31,7 @@ def dataset():
     (train, train_labels), (test, test_labels) = images(96), images(200)
     return SimpleNamespace(
         **{"train_images": train, "train_labels": train_labels, "test_images": test, "test_labels": test_labels},
-        **{"mean": (0.4, 0.5, 0.6), "std": (0.3, 0.25, 0.2)},
+        **{"mean": (0.4, 0.5, 0.6), "std": (0.3, 0.25, 0.2), "resolution": 16},
     )
 
 

@@ -1,6 +1,7 @@
 """Whole steps as a GPU runs them, without one: data types, layouts, gradients, and that nothing waits for the device."""
 
 import re
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,13 @@ CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FULL = {key: value for key, value in of_method(CONFIG["search"]).items() if key != "method"}
 
 
-def images_of(space, count: int) -> Dataset:
+def images_of(space, count: int, margin: int = 0) -> Dataset:
     rng = np.random.default_rng(0)
-    size = space.resolution
+    size = space.resolution + margin
     arrays = [
         array for n in (count, 500) for array in (rng.integers(0, 256, (n, size, size, 3), np.uint8), rng.integers(0, 10, n))
     ]
-    return Dataset("noise", tuple("0123456789"), (0.5,) * 3, (0.25,) * 3, *arrays)
+    return Dataset("noise", tuple("0123456789"), space.resolution, (0.5,) * 3, (0.25,) * 3, *arrays)
 
 
 def table_of(space) -> LatencyTable:
@@ -336,19 +337,42 @@ def test_the_judging_of_architectures_on_a_gpu(cifar):
         assert (found.device, found.shape) == (CUDA, ())
 
 
+class AtOnce:
+    """An executor that does what it is told in the same thread, since fake tensors do not leave or enter one."""
+
+    def __init__(self, threads):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
 @pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
-def test_batches_on_a_gpu(cifar, resident, monkeypatch):
-    """Streamed ones as the loader's processes hand them on, which fake tensors cannot leave or enter."""
-    rows = iter([np.arange(64)] * 3)
-    monkeypatch.setattr("fbnet.data.batches.DataLoader", lambda images, sampler, **_: (images[next(rows)] for _ in sampler))
+@pytest.mark.parametrize(
+    ("margin", "augment"),
+    [(0, {"crop": "auto"}), (5, {"crop": "auto", "jitter": 0.4, "erasing": 0.5})],
+    ids=["padded", "resized, jittered, erased"],
+)
+def test_batches_on_a_gpu(cifar, resident, margin, augment, monkeypatch):
+    monkeypatch.setattr("fbnet.data.batches.ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr(torch.Tensor, "numpy", lambda self: np.zeros(self.shape, np.int64))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     with fake_gpu():
-        batches, count = Batches(images_of(cifar, 200), np.arange(200), 64, CUDA, resident), 0
+        batches, count = Batches(images_of(cifar, 200, margin), np.arange(200), 64, CUDA, resident), 0
         found = batches.training(0)
         first = next(found)  # of resident ones, the order of the whole phase goes to the device here
         with NoWaits():
             for images, labels in (first, *found):
-                x = batches.augmented(images, 4, True)
+                assert images.shape == (64, 32 + margin, 32 + margin, 3)
+                x = batches.augmented(images, 4, True, **augment)
                 assert (x.device, x.dtype, x.shape, is_last(x)) == (CUDA, torch.float32, (64, 3, 32, 32), True)
                 assert labels.device == CUDA
                 count += 1

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from conftest import ROOT, TINY, Workflow, wait_for, with_settings
+from fbnet.exclusive import alone
 from fbnet.runtime import StopRequest
-from fbnet.training import alone
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def test_files_are_for_all_to_read_and_for_their_owner_to_write(finished_workflo
 
 def test_one_at_a_time_in_a_folder(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from fbnet.training import alone; from fbnet.runtime import StopRequest\n"
+        "import sys; from pathlib import Path; from fbnet.exclusive import alone; from fbnet.runtime import StopRequest\n"
         "with StopRequest() as stop, alone(Path(sys.argv[1]), stop) as waited: print(waited, flush=True)"
     )
     options = {"env": os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}, "text": True}

@@ -1,4 +1,5 @@
 # What the stages share: the checked configuration, names and paths, and how a script is run.
+import functools
 import itertools
 import json
 import math
@@ -24,7 +25,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from fbnet.architecture import budget, find
 from fbnet.config import check_yaml, resolve
-from fbnet.data import dataset_classes
+from fbnet.data import dataset_classes, survey
 from fbnet.errors import InputError
 from fbnet.evaluation import network_sets, print_summary
 from fbnet.latency import TABLE_SETTINGS, Target
@@ -38,6 +39,7 @@ try:
     CONFIG, SPACE = resolve(
         config,
         yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
+        look=workflow.is_main_process,
     )
     PUBLISHED = list(published())
     SETS = network_sets(CONFIG, SPACE)

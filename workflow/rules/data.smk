@@ -21,10 +21,13 @@ rule download_cifar:
     localrule: CONFIG["dataset"]["name"] != "image_folder"  # nodes of a cluster rarely reach the internet
     conda:
         "../envs/fbnet.yaml"
+    threads: CONFIG["threads"] if CONFIG["dataset"]["name"] == "image_folder" else 1
+    resources:
+        **resources_to_prepare(),
     params:
         **program("download_cifar.py"),
         name=CONFIG["dataset"]["name"],
         options=source_options(),
         out=lambda wildcards, output: Path(output.description).parent,
     shell:
-        "{params.run} --name {params.name} {params.options:q} --out {params.out:q} --log {log:q}"
+        "{params.run} --name {params.name} {params.options:q} --threads {threads} --out {params.out:q} --log {log:q}"

@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     elif arguments.name == "image_folder":
         if not arguments.folder:
             raise InputError("--folder is not set, but an image_folder needs it")
-        prepare_image_folder(arguments.out, arguments.folder, arguments.resolution, arguments.broken)
+        prepare_image_folder(arguments.out, arguments.folder, arguments.resolution, arguments.broken, arguments.threads)
     elif arguments.folder:
         prepare_cifar10(arguments.out, None, arguments.folder, {"folder": str(arguments.folder)})
     else:
@@ -50,6 +50,7 @@ if __name__ == "__main__":
     parser.add_argument("--archive", type=Path, help="CIFAR-10's archive on this machine")
     parser.add_argument("--folder", type=Path, help="CIFAR-10 unpacked; or train/ and test/ with a folder for each class")
     parser.add_argument("--broken", choices=["refuse", "skip"], default="refuse", help="what is done with unreadable images")
-    parser.add_argument("--resolution", type=int, default=32, help="size that digits and image folders are brought to")
+    parser.add_argument("--resolution", type=int, default=32, help="pixels that networks take of digits and image folders")
+    parser.add_argument("--threads", type=int, default=1, help="processes that read the images of a folder")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the dataset into")
     run(parser, main)

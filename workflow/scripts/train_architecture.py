@@ -9,12 +9,13 @@ from fbnet.device import choose_device
 from fbnet.errors import InputError
 from fbnet.evaluation.retraining import Training, inherited_weights, operators_of
 from fbnet.evaluation.trained import nth_best
+from fbnet.exclusive import alone
 from fbnet.mappings import read_mapping
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.runtime import StopRequest, log, run
 from fbnet.settings import TrainSettings
 from fbnet.space import Architecture, parse, read_space
-from fbnet.training import alone, fingerprint, made_by_another
+from fbnet.training import fingerprint, made_by_another
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from fbnet.architecture import in_us
 from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError, Stopped
+from fbnet.exclusive import alone
 from fbnet.latency import check_error, read_table
 from fbnet.mappings import read_mapping
 from fbnet.provenance import code_hashes, file_hash
@@ -16,7 +17,7 @@ from fbnet.runtime import StopRequest, log, run
 from fbnet.search import OneShot, Search
 from fbnet.settings import settings_of
 from fbnet.space import read_space
-from fbnet.training import Ranks, alone, fingerprint, launch, made_by_another
+from fbnet.training import Ranks, fingerprint, launch, made_by_another
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,6 @@
-# What the dataset depends on.
+# What the dataset depends on, and what it takes to prepare it.
+
+SECONDS_PER_IMAGE = 0.03  # to read, decode and scale one of several megapixels
 
 
 def source_options():
@@ -12,3 +14,17 @@ def source_options():
         if dataset["name"] == "image_folder":
             settings |= {"folder": dataset["folder"], "broken": dataset["broken"]}
     return [f"--{key}={value}" for key, value in settings.items()]
+
+
+@functools.cache
+def images_to_prepare():
+    """How many images the configured folder has; it is looked through once."""
+    return sum(map(len, survey(Path(CONFIG["dataset"]["folder"])).files.values()))
+
+
+def resources_to_prepare():
+    """On a cluster, what an image folder takes: time for photographs on a network file system, and memory of the processes."""
+    if CONFIG["dataset"]["name"] != "image_folder":
+        return {}
+    minutes = lambda wildcards, threads: 10 + math.ceil(images_to_prepare() * SECONDS_PER_IMAGE / threads / 60)
+    return {"runtime": minutes, "mem_mb": lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt}

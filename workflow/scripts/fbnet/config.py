@@ -6,13 +6,14 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
 
 from fbnet.architecture import budget
-from fbnet.data import TRAINING_IMAGES, dataset_classes
+from fbnet.data import TRAINING_IMAGES, prepared, refusal, survey
 from fbnet.errors import InputError
 from fbnet.latency import Target
 from fbnet.settings import TrainSettings, of_method, settings_of
@@ -21,11 +22,12 @@ from fbnet.space import SearchSpace, read_space
 LEAST_TO_LEARN = 5  # entrants of a race whose accuracies may tell anything about theta and the rules
 
 
-def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
+def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, SearchSpace]:
     """The whole configuration, defaults filled in and `searches` complete, and its search space.
 
     Each search becomes the settings of `search` with its own laid over; one that gives a list for a key becomes a search for
-    each of its values. Raises InputError, in one sentence that names key, value and what is allowed.
+    each of its values. `look`: an image folder that is not prepared yet is looked through. Raises InputError, in one sentence
+    that names key, value and what is allowed.
     """
     config = _typed(_swept(config), schema, schema["$defs"])
     _check_values(config, schema)
@@ -54,7 +56,9 @@ def resolve(config: dict, schema: dict) -> tuple[dict, SearchSpace]:
             except InputError as error:
                 raise InputError(f"searches.{name}: {error}") from None
     _check_race(config)
-    _check_training(config)
+    TrainSettings.of(config["train"] | {"seed": 0})
+    _check_baselines(config)
+    _check_images(config, look)
     return config, space
 
 
@@ -90,7 +94,6 @@ def _check_dataset(dataset: dict) -> None:
         raise InputError(
             "dataset.folder is not set, but dataset.name 'image_folder' needs it: name the folder with train/ and test/"
         )
-    dataset_classes(dataset)
 
 
 def _check_target(name: str, target: dict) -> None:
@@ -126,14 +129,6 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         settings_of(of_method(search))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
-    share = search["weight_share"]
-    smaller = min(round(images * share), images - round(images * share)) if math.isfinite(images) else images
-    if search["batch_size"] > smaller:
-        raise InputError(
-            f"{where}: batch_size is {search['batch_size']}, but must be at most {smaller}: weight_share {share} "
-            f"leaves that many of the {images} training images to one of the two splits"
-        )
 
 
 def _check_race(config: dict) -> None:
@@ -161,20 +156,54 @@ def _check_race(config: dict) -> None:
             )
 
 
-def _check_training(config: dict) -> None:
-    train, evaluation = config["train"], config["evaluation"]
-    TrainSettings.of(train | {"seed": 0})
+def _check_baselines(config: dict) -> None:
+    evaluation = config["evaluation"]
     baselines = {"random": 0, "ranked": 0, "rules": [], "published": False}
-    if train["start"] == "supernet" and (others := [key for key in baselines if evaluation[key]]):
+    if config["train"]["start"] == "supernet" and (others := [key for key in baselines if evaluation[key]]):
         raise InputError(
             f"train.start is 'supernet', but baselines have none to start from, and a comparison needs one recipe for all: set "
             f"{', '.join(f'evaluation.{key} to {json.dumps(baselines[key])}' for key in others)}, or train.start to scratch"
         )
-    images = TRAINING_IMAGES.get(config["dataset"]["name"], math.inf)
-    if train["batch_size"] > images * (1 - train["validation_share"]):
-        raise InputError(
-            f"train.batch_size is {train['batch_size']}, but validation_share {train['validation_share']} leaves only "
-            f"{images * (1 - train['validation_share']):.0f} of the {images} training images"
+
+
+def _check_images(config: dict, look: bool) -> None:
+    """Raise InputError where an image folder cannot be used, or batches are larger than what the images allow; with all of it."""
+    dataset = config["dataset"]
+    wrong, images = [], TRAINING_IMAGES.get(dataset["name"])
+    if dataset["name"] == "image_folder":
+        wrong, images = _look_at_folder(Path(dataset["folder"]), Path(config["results"]) / "data/image_folder", look)
+    if images:
+        wrong += dict.fromkeys(_too_few(images, config))
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def _look_at_folder(folder: Path, prepared_in: Path, look: bool) -> tuple[list[str], int | None]:
+    """What is wrong with an image folder, and how many training images it has, as far as that is known."""
+    if ready := prepared(prepared_in, {"folder": str(folder)}):
+        return [], ready["train"]
+    if not look:
+        return [], None
+    found = survey(folder)
+    return [refusal(folder, found.wrong)] if found.wrong else [], len(found.files["train"])
+
+
+def _too_few(images: int, config: dict) -> Iterator[str]:
+    """Which batches are larger than what so many training images allow, in sentences."""
+    for name, search in config["searches"].items():
+        share = search["weight_share"]
+        smaller = min(round(images * share), images - round(images * share))
+        if search["batch_size"] > smaller:
+            yield (
+                f"searches.{name}: batch_size is {search['batch_size']}, but must be at most {smaller}: weight_share {share} "
+                f"leaves that many of the {images} training images to one of the two splits"
+            )
+    train = config["train"]
+    left = round(images * (1 - train["validation_share"]))
+    if train["batch_size"] > left:
+        yield (
+            f"train.batch_size is {train['batch_size']}, but validation_share {train['validation_share']} leaves only {left} of "
+            f"the {images} training images"
         )
 
 

@@ -141,6 +141,17 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def saying_if_full(path: Path) -> Iterator[None]:
+    """Raise OSError (ENOSPC) of this path for whatever comes of a full disk, which NumPy and torch tell in words of their own."""
+    try:
+        yield
+    except Exception as error:
+        if shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with replacing(path) as (temporary,):

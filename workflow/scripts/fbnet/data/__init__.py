@@ -3,6 +3,6 @@
 Stands on the ground alone. What is handed on here does without torch and NumPy.
 """
 
-from fbnet.data.survey import TRAINING_IMAGES, dataset_classes
+from fbnet.data.survey import TRAINING_IMAGES, dataset_classes, prepared, refusal, survey
 
-__all__ = ["TRAINING_IMAGES", "dataset_classes"]
+__all__ = ["TRAINING_IMAGES", "dataset_classes", "prepared", "refusal", "survey"]

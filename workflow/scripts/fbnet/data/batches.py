@@ -1,19 +1,21 @@
 """Batches for training: small sets live on the device, others stream; crop, flip and normalisation there, a batch at a time."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from torch.utils.data import DataLoader
 
+from fbnet.data import augmentation
 from fbnet.data.dataset import Dataset
 from fbnet.memory import free_bytes
 
 BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
-RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take; larger sets stream
-WORKERS = 2  # processes that read ahead where a set streams: they only copy bytes
+RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take, and of the host's; larger sets stream
+AHEAD = 4  # batches that are read from disk before they are wanted, each by a thread of its own
 
 
 def split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,15 +47,15 @@ def _shared_out(counts: np.ndarray, share: float) -> np.ndarray:
 
 
 def may_reside(images: np.ndarray, device: torch.device) -> bool:
-    """Whether the device has room for these images."""
-    return images.nbytes <= RESIDENT_SHARE * free_bytes(device)
+    """Whether the device has room for these images, and the host, through which they go."""
+    return images.nbytes <= RESIDENT_SHARE * min(map(free_bytes, (device, torch.device("cpu"))))
 
 
 class Batches:
     """Those of a dataset's training images that `indices` names, as batches on a device.
 
-    `resident`: the images lie there as uint8; otherwise worker processes read them ahead from disk. Both give the same
-    batches. `part` is the share of each training batch that this process gets, where several share the work.
+    `resident`: the images lie there as uint8; otherwise threads read them ahead from disk. Both give the same batches. `part`
+    is the share of each training batch that this process gets, where several share the work.
     """
 
     def __init__(
@@ -66,9 +68,9 @@ class Batches:
         part: slice = slice(None),
     ):
         self.indices, self.batch_size, self.device, self.part = indices, batch_size, device, part
-        size, repeat = dataset.train_images.shape[1], dataset.train_images.shape[2]
-        mean, std = (torch.tensor(values, device=device).repeat(repeat) * 255 for values in (dataset.mean, dataset.std))
-        self.scale, self.shift, self.size = 1 / std, -mean / std, size
+        self.size, self.has_margin = dataset.resolution, dataset.resolution < dataset.train_images.shape[1]
+        mean, std = (torch.tensor(values, device=device).repeat(self.size) * 255 for values in (dataset.mean, dataset.std))
+        self.scale, self.shift = 1 / std, -mean / std
         self.rows = Rows(dataset.train_images, dataset.train_labels)
         self.resident = [tensor.to(device) for tensor in self.rows[indices]] if resident else None
 
@@ -87,27 +89,65 @@ class Batches:
             for chosen in batches.contiguous().to(self.device):
                 yield tuple(tensor.index_select(0, chosen) for tensor in self.resident)
         else:
-            on_gpu = self.device.type == "cuda"
-            loader = DataLoader(
-                self.rows,
-                batch_size=None,
-                sampler=[self.indices[chosen] for chosen in batches.numpy()],
-                num_workers=WORKERS,
-                prefetch_factor=4,
-                pin_memory=on_gpu,
-            )
-            for images, labels in loader:
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            yield from self._streamed([self.indices[chosen] for chosen in batches.numpy()])
 
-    def augmented(self, images: Tensor, crop_padding: int, flip: bool) -> Tensor:
-        """uint8 [n, H, W, 3] → float [n, 3, H, W] in channels_last: random crop and flip, then normalised.
+    def _streamed(self, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels by their numbers, on the device. Threads read them: processes need shared memory, which may lack."""
+        reading: deque[Future] = deque()
+        with ThreadPoolExecutor(AHEAD) as readers:
+            for chosen in batches:
+                reading.append(readers.submit(self._read, chosen))
+                if len(reading) > AHEAD:
+                    yield self._sent(reading.popleft())
+            while reading:
+                yield self._sent(reading.popleft())
 
-        Draws from torch's global generator, for the whole batch, of which `images` is this process's part.
+    def _read(self, chosen: np.ndarray) -> tuple[Tensor, ...]:
+        read = self.rows[chosen]
+        return tuple(tensor.pin_memory() for tensor in read) if self.device.type == "cuda" else read
+
+    def _sent(self, reading: Future) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in reading.result())
+
+    def augmented(
+        self,
+        images: Tensor,
+        crop_padding: int,
+        flip: bool,
+        crop: str = "padded",
+        least_area: float = 0.08,
+        jitter: float = 0.0,
+        erasing: float = 0.0,
+    ) -> Tensor:
+        """uint8 [n, H, W, 3] → float [n, 3, size, size] in channels_last: changed at random, then normalised.
+
+        `crop` is padded, resized, or auto: resized where there is more of an image than networks take. Draws from torch's
+        global generator, for the whole batch, of which `images` is this process's part.
         """
-        draws = torch.rand(3, self.batch_size, device=self.device)[:, self.part]
-        top, left = (draws[:2] * (2 * crop_padding + 1)).long()
-        mirrored = (draws[2] < 0.5) & flip
-        return self.normalised(cropped(images, crop_padding, top, left, mirrored))
+        draw = partial(self._draws, images.device)
+        if crop == "resized" or (crop == "auto" and self.has_margin):
+            side = images.shape[1]
+            boxes = augmentation.rectangles(draw(augmentation.DRAWS), side, side, (least_area, 1.0), augmentation.CROP_RATIO)
+            [mirrored] = draw(1) < 0.5
+            images = augmentation.resized(images, boxes, mirrored & flip, self.size)
+        else:
+            draws = draw(3)
+            top, left = (draws[:2] * (2 * crop_padding + 1)).long()
+            images = augmentation.cropped(self._middle(images), crop_padding, top, left, (draws[2] < 0.5) & flip)
+        if jitter:
+            order = np.random.default_rng(torch.initial_seed()).permutation(3)
+            images = augmentation.jittered(images.float(), 1 + jitter * (2 * draw(3) - 1), order.tolist())
+        x = self._scaled(images)
+        if erasing:
+            boxes = augmentation.rectangles(
+                draw(augmentation.DRAWS), self.size, self.size - 1, augmentation.ERASED_AREA, augmentation.ERASED_RATIO
+            )
+            x = augmentation.erased(x, boxes, draw(1)[0] < erasing)
+        return x.permute(0, 3, 1, 2)
+
+    def _draws(self, device: torch.device, count: int) -> Tensor:
+        """So many numbers in [0, 1) for each image of a batch, of which this process has its part."""
+        return torch.rand(count, self.batch_size, device=device)[:, self.part]
 
     def plain(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images in fixed order, normalised only; the last batch may be smaller."""
@@ -123,9 +163,15 @@ class Batches:
             yield self._batch(spaced[number::count])
 
     def normalised(self, images: Tensor) -> Tensor:
-        """uint8 [n, H, W, 3] → float [n, 3, H, W] in channels_last, as the dataset's mean and std say."""
-        rows = images.flatten(2).float().mul_(self.scale).add_(self.shift)
-        return rows.view(images.shape).permute(0, 3, 1, 2)
+        """uint8 [n, H, W, 3] → the middle as float [n, 3, size, size] in channels_last, as the dataset's mean and std say."""
+        return self._scaled(self._middle(images)).permute(0, 3, 1, 2)
+
+    def _middle(self, images: Tensor) -> Tensor:
+        return augmentation.centred(images, self.size).contiguous() if self.has_margin else images
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """[n, size, size, 3] in 0–255 → float of the same shape."""
+        return images.flatten(2).float().mul_(self.scale).add_(self.shift).view(images.shape)
 
     def _batch(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         if self.resident:
@@ -144,15 +190,3 @@ class Rows:
 
     def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.images[indices]), torch.from_numpy(self.labels[indices])
-
-
-def cropped(images: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-    """uint8 [n, H, W, 3] with zeros (black) around them, each cut at its `top` and `left` [n], and mirrored where it says so."""
-    count, height, width, channels = images.shape
-    padded = pad(images, (0, 0, *(padding,) * 4)).view(count * (height + 2 * padding), -1)
-    numbers = torch.arange(max(count, height, width * channels), device=images.device)
-    rows = (numbers[:count] * (height + 2 * padding) + top)[:, None] + numbers[:height]
-    columns, channel = numbers[: width * channels] // channels, numbers[: width * channels] % channels
-    columns = left[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
-    picked = (columns * channels + channel)[:, None].expand(-1, height, -1)
-    return padded.index_select(0, rows.flatten()).view(count, height, -1).gather(2, picked).view(images.shape)

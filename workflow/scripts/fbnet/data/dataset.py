@@ -1,6 +1,8 @@
 """A dataset on disk: a folder with four NumPy arrays, and `dataset.json`, written last, that describes and seals them."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import numpy as np
 
 from fbnet.errors import InputError
 from fbnet.provenance import file_hash
-from fbnet.runtime import replacing
+from fbnet.runtime import saying_if_full
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 FILES = (*(f"{name}.npy" for name in ARRAYS), "dataset.json")
@@ -18,10 +20,14 @@ FILES = (*(f"{name}.npy" for name in ARRAYS), "dataset.json")
 
 @dataclass(frozen=True)
 class Dataset:
-    """uint8 images [N, H, W, 3] (mapped from disk), int64 labels [N], class names, mean and std per channel in [0, 1]."""
+    """uint8 images [N, H, W, 3] (mapped from disk), int64 labels [N], class names, mean and std per channel in [0, 1].
+
+    Networks take `resolution` pixels of an image each way, which may be less than it has.
+    """
 
     name: str
     classes: tuple[str, ...]
+    resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train_images: np.ndarray
@@ -30,52 +36,78 @@ class Dataset:
     test_labels: np.ndarray
 
 
+def workplace(folder: Path) -> Path:
+    """Where the arrays of a dataset are made, in its folder and so on its disk, until they are whole."""
+    return Path(folder) / ".preparing"
+
+
 @contextmanager
 def writing(folder: Path, name: str, classes: list[str], source: dict) -> Iterator[dict[str, Path]]:
-    """Paths to write the four arrays to (by name in ARRAYS); when done they are checked, sealed and renamed into `folder`.
+    """Paths to write the four arrays to (by name in ARRAYS); when done they are sealed, and nothing else is left in any case.
 
-    `source` says where the data came from. Raises InputError for arrays that do not fit each other.
+    Raises InputError for arrays that do not fit each other, OSError (ENOSPC) where the disk is full.
     """
-    with replacing(*(Path(folder) / file for file in FILES)) as paths:
-        arrays = dict(zip(ARRAYS, paths[:-1], strict=True))
-        yield arrays
-        loaded = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in arrays.items()}
-        for split in ("train", "test"):
-            _check(split, loaded[f"{split}_images"], loaded[f"{split}_labels"], len(classes))
-        mean, std = _statistics(loaded["train_images"])
-        description = {
-            "name": name,
-            "classes": classes,
-            "train": len(loaded["train_labels"]),
-            "test": len(loaded["test_labels"]),
-            "size": list(loaded["train_images"].shape[1:3]),
-            "mean": mean,
-            "std": std,
-            "source": source,
-            "sha256": {name: file_hash(path) for name, path in arrays.items()},
-        }
-        paths[-1].write_text(json.dumps(description, indent=2) + "\n")
+    made = workplace(folder)
+    shutil.rmtree(made, ignore_errors=True)  # of a killed run
+    made.mkdir(parents=True)
+    try:
+        with saying_if_full(made):
+            yield {array: made / f"{array}.npy" for array in ARRAYS}
+            seal(made, folder, name, classes, source)
+    finally:
+        shutil.rmtree(made)
+
+
+def seal(made: Path, folder: Path, name: str, classes: list[str], source: dict, resolution: int | None = None) -> None:
+    """Check the four arrays in `made`, describe them, and move all into `folder`, the description last.
+
+    `source` says where the data came from; `resolution`, what networks take of the images, if not all. Raises InputError for
+    arrays that do not fit each other.
+    """
+    arrays = {array: made / f"{array}.npy" for array in ARRAYS}
+    loaded = {array: np.load(path, mmap_mode="r", allow_pickle=False) for array, path in arrays.items()}
+    for split in ("train", "test"):
+        _check(split, loaded[f"{split}_images"], loaded[f"{split}_labels"], len(classes))
+    mean, std = _statistics(loaded["train_images"])
+    size = loaded["train_images"].shape[1]
+    description = {
+        "name": name,
+        "classes": classes,
+        "train": len(loaded["train_labels"]),
+        "test": len(loaded["test_labels"]),
+        "size": size,
+        "resolution": resolution or size,
+        "mean": mean,
+        "std": std,
+        "source": source,
+        "sha256": {array: file_hash(path) for array, path in arrays.items()},
+    }
+    (made / FILES[-1]).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    for file in FILES:
+        with open(made / file, "rb") as written:
+            os.fsync(written.fileno())
+        (made / file).replace(Path(folder) / file)
 
 
 def read_dataset(folder: Path, resolution: int | None = None) -> Dataset:
     """Open a dataset, and verify its arrays against their seal.
 
-    Raises InputError if one is missing or changed, or if the images are not of this resolution.
+    Raises InputError if one is missing or changed, or if the images are not for networks of this resolution.
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / "dataset.json").read_text())
+        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         for name, digest in description["sha256"].items():
             if file_hash(folder / f"{name}.npy") != digest:
                 raise InputError(f"the dataset's file {folder / name}.npy has changed since it was made: delete {folder}")
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-        fields = {key: description[key] for key in ("name", "classes", "mean", "std")}
+        fields = {key: description[key] for key in ("name", "classes", "resolution", "mean", "std")}
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"there is no whole dataset in {folder} ({error}): delete the folder and prepare it again") from None
-    size = arrays["train_images"].shape[1]
-    if resolution not in (None, size):
+    found = description["resolution"]
+    if resolution not in (None, found):
         raise InputError(
-            f"the dataset {folder} has images of {size} pixels, but the search space takes {resolution}: prepare it again for "
+            f"the dataset {folder} has images of {found} pixels, but the search space takes {resolution}: prepare it again for "
             f"this space"
         )
     return Dataset(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}, **arrays)

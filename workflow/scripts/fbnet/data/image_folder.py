@@ -1,97 +1,75 @@
 """A folder of images: train/ and test/, a folder for each class in both."""
 
-import os
-from collections import Counter
+import hashlib
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+import PIL
 
-from fbnet.data.dataset import writing
-from fbnet.data.survey import SPLITS, image_classes
+from fbnet.data.dataset import seal, workplace
+from fbnet.data.shards import IMAGES, Shards
+from fbnet.data.survey import SPLITS, Survey, listed, prepared, refusal, stored_size, survey
 from fbnet.errors import InputError
-from fbnet.runtime import Progress, log
+from fbnet.exclusive import alone
+from fbnet.provenance import code_hashes
+from fbnet.runtime import StopRequest, log
 
 FEW = 10  # images of a class in training from which on it is not warned of
 NAMED = 20  # files in one sentence
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of 16 bits a pixel, which it would clip to 8
 
 
-def prepare_image_folder(out: Path, folder: Path, resolution: int, broken: str = "refuse") -> None:
-    """Images in class folders under train/ and test/, upright, scaled and centre-cropped to resolution².
+def prepare_image_folder(out: Path, folder: Path, resolution: int, broken: str = "refuse", processes: int = 1) -> None:
+    """Images in class folders under train/ and test/, upright, scaled and centre-cropped to `stored_size(resolution)`².
 
-    `broken` says what is done with files that cannot be read: refuse, or skip. Raises InputError, with all that is wrong.
+    `broken` says what is done with files that cannot be read: refuse, or skip. What is done when it is stopped stays for the
+    next call. Raises InputError, with all that is wrong, and Stopped.
     """
-    classes = image_classes(folder)
-    splits = {split: _files(classes, split) for split in SPLITS}
-    faults: list[str] = []
-    taken: dict[str, list[int]] = {}
-    with writing(out, "image_folder", list(classes), source := {"folder": str(folder)}) as paths:
-        for split, files in splits.items():
-            shape = (len(files), resolution, resolution, 3)
-            images = np.lib.format.open_memmap(paths[f"{split}_images"], mode="w+", dtype=np.uint8, shape=shape)
-            labels = taken[split] = []
-            for file, label in Progress(files, desc=split, unit="image"):
-                try:
-                    images[len(labels)] = _fit(file, resolution)
-                    labels.append(label)
-                except MemoryError:
-                    raise
-                except Exception as error:  # decoders raise what they like
-                    faults.append(f"{file} ({(str(error) or type(error).__name__).splitlines()[0]})")
-            images.flush()
-            _shorten(paths[f"{split}_images"], (len(labels), *shape[1:]))
-            np.save(paths[f"{split}_labels"], np.array(labels, dtype=np.int64))
-        _judge(faults, broken)
-        for split, labels in taken.items():
-            _tell_counts(split, list(classes), labels)
-        source["skipped"] = faults
+    found = survey(folder)
+    if found.wrong:
+        raise InputError(refusal(folder, found.wrong))
+    _tell_left_out(found)
+    size = stored_size(resolution)
+    made = workplace(out)
+    keep = False
+    with StopRequest() as stop, alone(made, stop) as waited:
+        try:
+            made_by = json.dumps([PIL.__version__, code_hashes(Path(__file__))])
+            shards = {split: Shards(made / f"{split}_images.npy", found.files[split], size, made_by) for split in SPLITS}
+            identity = hashlib.sha256("".join(part.key for one in shards.values() for part in one.shards).encode()).hexdigest()
+            source = {"folder": str(folder), "broken": broken, "identity": identity}
+            if waited and prepared(out, source):
+                log.info("%s is there: whoever we waited for has made it.", out)
+                return
+            keep = sum(map(len, found.files.values())) > IMAGES  # otherwise there is nothing to go on with
+            for one in shards.values():
+                one.fill(processes, stop)
+            faults = [
+                f"{found.files[split][number]} ({why})"
+                for split, one in shards.items()
+                for number, why in sorted(one.faults.items())
+            ]
+            _judge(faults, broken)
+            for split, one in shards.items():
+                labels = np.array(found.labels[split], dtype=np.int64)[one.close()]
+                _tell_counts(split, found.classes, labels)
+                np.save(made / f"{split}_labels.npy", labels)
+            seal(made, out, "image_folder", found.classes, source | {"skipped": faults}, resolution)
+            keep = False
+        finally:
+            if not keep:
+                shutil.rmtree(made)
 
 
-def _files(classes: dict[str, dict[str, list[Path]]], split: str) -> list[tuple[Path, int]]:
-    """The image files of a split, with their labels; what is left out is said in the log. Raises InputError for empty classes."""
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files, left_out, empty, deep = [], Counter(), [], []
-    for label, (name, folders) in enumerate(classes.items()):
-        before, others = len(files), Counter()
-        for folder in folders[split]:
-            for place, inner, names in os.walk(folder):
-                others["hidden"] += sum(one.startswith(".") for one in [*names, *inner])
-                inner[:] = sorted(one for one in inner if not one.startswith("."))
-                deep += [name] if inner else []
-                for file in (Path(place, one) for one in sorted(names) if not one.startswith(".")):
-                    if file.suffix.lower() in known:
-                        files.append((file, label))
-                    else:
-                        others[file.suffix.lower() or "no suffix"] += 1
-        if len(files) == before:
-            empty.append(f"{split}/{name} holds no image{_listed(others)}")
-        left_out += others
-    if empty:
-        raise InputError("dataset.folder: " + "; ".join(empty))
-    if +left_out:
-        log.warning("%s: files that are no images we can read were left out%s.", split, _listed(left_out))
-    if deep:
-        log.warning("%s: %s has folders of its own; what is in them counts to it.", split, ", ".join(dict.fromkeys(deep)))
-    return files
-
-
-def _listed(kinds: Counter) -> str:
-    """A count by kind of file, in words."""
-    return ": " + ", ".join(f"{count} × {kind}" for kind, count in (+kinds).most_common()) if +kinds else ""
-
-
-def _fit(file: Path, resolution: int) -> np.ndarray:
-    """An image as uint8 [resolution, resolution, 3]."""
-    with Image.open(file) as image:
-        image.draft("RGB", (2 * resolution, 2 * resolution))  # a large JPEG is decoded at a fraction of its size
-        image = ImageOps.exif_transpose(image)
-        if image.mode in DEEP:
-            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError("its pixels have 32 bits: convert it to 8 or 16")
-        return np.asarray(ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.BILINEAR))
+def _tell_left_out(found: Survey) -> None:
+    """Say in the log what of a folder is not taken for an image of its class."""
+    for split in SPLITS:
+        if kinds := listed(found.left_out[split]):
+            log.warning("%s: files that are no images we can read were left out%s.", split, kinds)
+        if deep := found.deep[split]:
+            log.warning("%s: %s has folders of its own; what is in them counts to it.", split, ", ".join(deep))
 
 
 def _judge(faults: Sequence[str], broken: str) -> None:
@@ -107,27 +85,13 @@ def _judge(faults: Sequence[str], broken: str) -> None:
     log.warning("Unreadable images were left out (%d): %s.", len(faults), named)
 
 
-def _shorten(path: Path, shape: tuple[int, ...]) -> None:
-    """Have an array on disk end after so many images; NumPy's header has room for any number of them."""
-    with path.open("r+b") as file:
-        np.lib.format.read_magic(file)
-        before = np.lib.format.read_array_header_1_0(file)[0]
-        if before == shape:
-            return
-        data = file.tell()
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        if file.tell() != data:
-            raise OSError(f"the header of {path} has changed its length")
-        file.truncate(data + int(np.prod(shape)))
-
-
-def _tell_counts(split: str, classes: list[str], labels: Sequence[int]) -> None:
+def _tell_counts(split: str, classes: Sequence[str], labels: np.ndarray) -> None:
     """Say in the log how many images each class has. Raises InputError for one that has none left."""
-    counts = np.bincount(labels, minlength=len(classes)).tolist()
-    named = dict(zip(classes, counts, strict=True))
-    if none := [name for name, count in named.items() if not count]:
+    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+    if none := [name for name, count in counts.items() if not count]:
         raise InputError(f"dataset.folder: no image of {', '.join(none[:NAMED])} in {split}/ can be read")
-    log.info("%s: images by class: %s.", split, ", ".join(f"{name} {count}" for name, count in list(named.items())[:NAMED]))
-    if few := [name for name, count in named.items() if split == "train" and count < FEW]:
+    more = f" and {len(counts) - NAMED} more classes" if len(counts) > NAMED else ""
+    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:NAMED])
+    log.info("%s: images by class: %s%s.", split, shown, more)
+    if few := [name for name, count in counts.items() if split == "train" and count < FEW]:
         log.warning("%s: fewer than %d images of %s: hardly anything can be learned of them.", split, FEW, ", ".join(few[:NAMED]))

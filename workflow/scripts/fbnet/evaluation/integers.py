@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from fbnet.data.augmentation import centred
 from fbnet.data.dataset import Dataset
 from fbnet.latency import quantise
 from fbnet.runtime import log, replacing
@@ -30,10 +31,10 @@ def write_int8(source: Path, out: Path, dataset: Dataset) -> str:
 
 
 def _preprocessed(dataset: Dataset, images: np.ndarray) -> Iterator[np.ndarray]:
-    """uint8 [N, H, W, 3] as float32 [n, 3, H, W], a batch at a time."""
+    """The middle of uint8 [N, H, W, 3] as float32 [n, 3, size, size], a batch at a time."""
     mean, std = (np.array(values, np.float32) for values in (dataset.mean, dataset.std))
     for start in range(0, len(images), _BATCH):
-        batch = (images[start : start + _BATCH] / np.float32(255) - mean) / std
+        batch = (centred(images[start : start + _BATCH], dataset.resolution) / np.float32(255) - mean) / std
         yield np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
 
 

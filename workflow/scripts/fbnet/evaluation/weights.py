@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fbnet.architecture.model import Model
-from fbnet.data.batches import Batches
+from fbnet.data.batches import Batches, may_reside
 from fbnet.data.dataset import read_dataset
 from fbnet.errors import InputError
 from fbnet.evaluation.trained import by_validation
@@ -22,8 +22,8 @@ def untrained(architecture: Architecture) -> Model:
     """With random weights."""
     torch.manual_seed(0)
     network = Network(architecture.space, architecture.ops, architecture.classes)
-    facts = {"weights": "random: train the network before use"}
-    return Model(architecture, network, facts, f"{_as_images(architecture.space.resolution)}, normalised as in its training")
+    facts, resolution = {"weights": "random: train the network before use"}, architecture.space.resolution
+    return Model(architecture, network, facts, f"{_as_images(resolution, resolution)}, normalised as in its training")
 
 
 def inherited(architecture: Architecture, path: Path, data: Path) -> Model:
@@ -37,13 +37,14 @@ def inherited(architecture: Architecture, path: Path, data: Path) -> Model:
         raise InputError(f"{path} is of space {supernet['space']['name']} with {len(classes)} classes: not of this one")
     if list(dataset.classes) != list(classes):
         raise InputError(f"the dataset {data} has other classes than {path} was trained on")
-    batches = Batches(dataset, np.arange(len(dataset.train_labels)), 256, torch.device("cpu"))
+    device, numbers = torch.device("cpu"), np.arange(len(dataset.train_labels))
+    batches = Batches(dataset, numbers, 256, device, may_reside(dataset.train_images, device))
     network = cut_out(supernet["weights"], architecture.space, architecture.ops, architecture.classes, batches.for_norms())
     facts = {"weights": "inherited from the supernet, which all architectures share; batch norm statistics recalibrated"}
     if list(architecture.ops) == supernet["ops"] and supernet["top1"] is not None:
         split = "on the architecture (validation) split"
         facts["one-shot accuracy"] = f"top-1 {supernet['top1']:.1%} with inherited weights, {split}"
-    preprocessing = _preprocessing(architecture, dataset.name, dataset.mean, dataset.std)
+    preprocessing = _preprocessing(dataset.name, dataset.resolution, dataset.train_images.shape[1], dataset.mean, dataset.std)
     return Model(architecture, network, facts, preprocessing, list(classes))
 
 
@@ -60,7 +61,7 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
             raise InputError(f"{path} and {source} are of different networks: give training runs of one")
         if run["data_sha256"] != sealed:
             raise InputError(f"{path} was trained on another dataset than {data}, whose mean and std would be wrong for it")
-    dataset = json.loads(description.read_text())
+    dataset = json.loads(description.read_text(encoding="utf-8"))
     architecture = Architecture(best["name"], make_space(best["space"]), tuple(best["ops"]), len(best["classes"]))
     network = Network(architecture.space, architecture.ops, architecture.classes)
     network.load_state_dict(best["weights"])
@@ -76,15 +77,17 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
         "validation accuracy": f"top-1 {best['validation_top1']:.2%}, on {100 * settings['validation_share']:g}% of the training "
         "images, left out to choose by",
     }
-    preprocessing = _preprocessing(architecture, dataset["name"], dataset["mean"], dataset["std"])
+    preprocessing = _preprocessing(**{key: dataset[key] for key in ("name", "resolution", "size", "mean", "std")})
     return Model(architecture, network, facts, preprocessing, list(best["classes"]))
 
 
-def _as_images(resolution: int) -> str:
-    return f"RGB in 0–1, resized and centre-cropped to {resolution}×{resolution}"
+def _as_images(resolution: int, size: int) -> str:
+    """How images become input: they are kept with `size` pixels, of which networks take the middle `resolution`."""
+    scaled = "resized and" if size == resolution else f"the shorter side scaled to {size} pixels,"
+    return f"RGB in 0–1, {scaled} centre-cropped to {resolution}×{resolution}"
 
 
-def _preprocessing(architecture: Architecture, dataset: str, mean: Sequence[float], std: Sequence[float]) -> str:
+def _preprocessing(name: str, resolution: int, size: int, mean: Sequence[float], std: Sequence[float]) -> str:
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (mean, std))
-    normalised = f"minus the mean ({mean}), divided by the standard deviation ({std}) of the training images of {dataset}"
-    return f"{_as_images(architecture.space.resolution)}, {normalised}"
+    normalised = f"minus the mean ({mean}), divided by the standard deviation ({std}) of the training images of {name}"
+    return f"{_as_images(resolution, size)}, {normalised}"

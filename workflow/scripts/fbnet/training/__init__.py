@@ -3,10 +3,9 @@
 Stands on data.
 """
 
-from fbnet.training.checkpoint import fingerprint
-from fbnet.training.exclusive import alone, made_by_another
+from fbnet.training.checkpoint import fingerprint, made_by_another
 from fbnet.training.loop import Loop
 from fbnet.training.ranks import Ranks, launch
 from fbnet.training.replay import Replay
 
-__all__ = ["Loop", "Ranks", "Replay", "alone", "fingerprint", "launch", "made_by_another"]
+__all__ = ["Loop", "Ranks", "Replay", "fingerprint", "launch", "made_by_another"]
