@@ -1,6 +1,7 @@
 """Configurations: the defaults, and at least forty wrong ones, each refused in a sentence before any job starts."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -348,3 +349,26 @@ def test_pins_envs_and_ranges_agree():
 
 def version(text):
     return tuple(map(int, text.split(".")))
+
+
+def test_all_that_is_wrong_with_a_folder_of_images_is_said_before_the_first_job(tmp_path):
+    for half, name, count in (("train", "cat", 60), ("train", "dog", 3), ("val", "cat", 1), ("train", "fox", 0)):
+        (tmp_path / half / name).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / half / name / f"{number}.jpg").touch()
+    config = {"dataset": {"name": "image_folder", "folder": str(tmp_path)}, "results": str(tmp_path / "results")}
+    with pytest.raises(InputError) as error:
+        resolve(config, SCHEMA, look=True)
+    for part in (
+        "there is no test/, but val/: rename it",
+        "train/fox holds no image",
+        "searches.fbnet: batch_size is 192, but must be at most 13: weight_share 0.8 leaves that many of the 63 training images",
+        "train.batch_size is 128, but validation_share 0.1 leaves only 57 of the 63 training images",
+    ):
+        assert part in str(error.value)
+    resolve(config, SCHEMA)  # a job of a cluster does not look through them again
+    (tmp_path / "results/data/image_folder").mkdir(parents=True)
+    description = {"train": 100, "source": {"folder": str(tmp_path)}}
+    (tmp_path / "results/data/image_folder/dataset.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"^searches.fbnet: batch_size is 192, but must be at most 20: .* of the 100 training"):
+        resolve(config, SCHEMA)

@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 
 from fbnet.data.dataset import seal, workplace
-from fbnet.data.shards import IMAGES, Shards
+from fbnet.data.shards import Shards
 from fbnet.data.survey import SPLITS, Survey, listed, prepared, refusal, stored_size, survey
 from fbnet.errors import InputError
 from fbnet.exclusive import alone
@@ -43,7 +43,7 @@ def prepare_image_folder(out: Path, folder: Path, resolution: int, broken: str =
             if waited and prepared(out, source):
                 log.info("%s is there: whoever we waited for has made it.", out)
                 return
-            keep = sum(map(len, found.files.values())) > IMAGES  # otherwise there is nothing to go on with
+            keep = any(len(one.shards) > 1 for one in shards.values())  # otherwise there is nothing to go on with
             for one in shards.values():
                 one.fill(processes, stop)
             faults = [

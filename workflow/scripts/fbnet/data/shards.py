@@ -63,7 +63,7 @@ class Shards:
             self.notes.open("a", encoding="utf-8") as notes,
         ):
             for shard, faults in _all(jobs, min(processes, len(jobs))):
-                notes.write(json.dumps([shard.key, faults]) + "\n")
+                notes.write("\n" + json.dumps([shard.key, faults]))  # not after half a line of a killed run
                 notes.flush()
                 self._note(shard, faults)
                 bar.update(len(shard.files))
@@ -114,8 +114,12 @@ class Shards:
 def _key(made_by: str, files: Sequence[str]) -> str:
     digest = hashlib.sha256(made_by.encode())
     for name in files:
-        state = os.stat(name)
-        digest.update(f"{name}\0{state.st_size} {state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        try:
+            state = os.stat(name)
+            changed = f"{state.st_size} {state.st_mtime_ns}"
+        except OSError:  # a link to nowhere: what reads it will say so
+            changed = ""
+        digest.update(f"{name}\0{changed}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
