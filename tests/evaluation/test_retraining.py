@@ -11,17 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from conftest import ROOT, SPACES
+from conftest import ROOT, SPACES, write_table
 from fbnet.data.dataset import read_dataset
+from fbnet.data.image_folder import prepare_image_folder
 from fbnet.errors import InputError
 from fbnet.evaluation.retraining import Training
+from fbnet.latency import read_table
 from fbnet.network import Network, subnetwork_weights
 from fbnet.runtime import StopRequest
-from fbnet.search import StochasticSupernet
-from fbnet.space import Architecture
-from recipes import OPS, RECIPE, recipe
+from fbnet.search import Search, StochasticSupernet
+from fbnet.settings import Settings
+from fbnet.space import Architecture, read_space
+from recipes import OPS, RECIPE, SETTINGS, recipe
 
 
 def test_the_rate_rises_and_falls():
@@ -155,3 +159,29 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(digits, tmp_path):
     columns = ["epoch", "phase", "loss", "ce", "top1", "top5"]
     pd.testing.assert_frame_equal(*(pd.read_csv(folder / "history.tsv", sep="\t")[columns] for folder in (whole, out)))
     assert sorted(path.name for path in out.iterdir()) == [".lock", "history.tsv", "network.pt", "tensorboard"]
+
+
+def test_photographs_are_learned_by_random_parts_and_told_by_their_middle(tmp_path):
+    """Files to accuracy at 224²: what tells the classes is the colour of the middle; the frame is noise."""
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 24), ("test", 8)):
+        for number, name in enumerate(("red", "blue")):
+            (tmp_path / "images" / half / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+                pixels[60:240, 100:300] = pixels[60:240, 100:300] // 4
+                pixels[60:240, 100:300, 2 * number] += 150
+                Image.fromarray(pixels).save(tmp_path / f"images/{half}/{name}/{index}.jpg")
+    space = read_space({"base": "tiny", "resolution": 224})
+    prepare_image_folder(tmp_path / "data", tmp_path / "images", space.resolution)
+    dataset, device, stop = read_dataset(tmp_path / "data", 224), torch.device("cpu"), StopRequest()
+    assert dataset.train_images.shape == (48, 256, 256, 3)
+    augment = {"crop": "auto", "crop_padding": 4, "least_area": 0.3, "flip": True, "jitter": 0.1, "erasing": 0.2}
+    settings = Settings.of(SETTINGS | {"batch_size": 8, "augment": augment, "epochs": 2})
+    table = read_table(write_table(tmp_path / "table.tsv", space, classes=2), space, 2)
+    search = Search(dataset, table, settings, device)
+    search.run(tmp_path / "search.pt", "run", tmp_path / "search", 10, stop)
+    architecture = Architecture("found", space, tuple(search.result()["ops"]), 2)
+    training = Training(dataset, architecture, recipe(batch_size=8, epochs=6, augment=augment), device)
+    training.run(tmp_path / "training.pt", "run", tmp_path / "training", 10, stop)
+    assert training.result()["test_top1"] > 0.9

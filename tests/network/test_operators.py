@@ -225,3 +225,24 @@ def test_dropout_drops_features_in_training_alone(tiny):
 def test_a_shape_that_cannot_be_served_is_refused(cell, message):
     with pytest.raises(InputError, match=message):
         build(cell)
+
+
+@pytest.mark.parametrize("op", ["skip", "ir_k1"])
+def test_a_strided_1x1_convolution_of_few_channels_has_right_gradients_on_the_cpu(op):
+    """PyTorch's own are wrong there, or crash the program."""
+    cell = Cell("1", op, 8, 16, 64, 64, 2, 1, "bn")
+    block, gradients = build(cell).double(), []
+    x = torch.randn(8, 8, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    state = {name: value.clone() for name, value in block.state_dict().items()}
+    for dtype, memory_format in ((torch.double, torch.contiguous_format), (torch.float32, torch.channels_last)):
+        block = build(cell).to(dtype, memory_format=memory_format)
+        block.load_state_dict(state)
+        for _ in range(4):
+            block.zero_grad()
+            block(x.to(dtype, memory_format=memory_format)).square().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten().double() for parameter in block.parameters()]))
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max())
+    block.eval()
+    with torch.no_grad():
+        evaluated = block(x.float())
+        assert evaluated.shape == (8, 16, 32, 32)

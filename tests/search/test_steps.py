@@ -328,6 +328,42 @@ def test_a_step_of_the_full_training_on_a_gpu(cifar):
         assert set(judged.found.values()) == {(torch.float32, True)}  # as the exported network computes
 
 
+@pytest.mark.parametrize("phase", ["weights", "theta"])
+def test_a_step_of_a_search_on_photographs_on_a_gpu(phase):
+    space, augment = read_space({"base": "tiny", "resolution": 224}), FULL["augment"] | {"jitter": 0.4}
+    settings = Settings.of(FULL | {"batch_size": 16, "augment": augment})
+    with fake_gpu():
+        search = Search(images_of(space, 100, margin=32), table_of(space), settings, CUDA)
+        search.phase = phase
+        search.begin()
+        outputs = layer_outputs(search.supernet)
+        images, labels = next(search.batches[phase].training(0))
+        assert images.shape == (16, 256, 256, 3)
+        with NoWaits():
+            images = search.batches[phase].augmented(images, **settings.augment)
+            assert images.shape == (16, 3, 224, 224)
+            search.advance(images, labels)
+        assert {(y.dtype, is_last(y), y.device) for y in outputs} == {(torch.bfloat16, True, CUDA)}
+
+
+def test_a_training_on_photographs_on_a_gpu():
+    space, augment = read_space("fbnet_224"), CONFIG["train"]["augment"] | {"jitter": 0.4, "erasing": 0.25}
+    recipe = TrainSettings.of(CONFIG["train"] | {"seed": 0, "drops": (), "batch_size": 16, "augment": augment})
+    with fake_gpu():
+        photographs = images_of(space, 100, margin=32)
+        training = Training(photographs, Architecture("fbnet_a", space, in_space("fbnet_a", space), 10), recipe, CUDA)
+        training.begin()
+        images, labels = next(training.batches["train"].training(0))
+        for _ in range(4):
+            with NoWaits():
+                training.advance(training.batches["train"].augmented(images, **recipe.augment), labels)
+            training.step += 1
+        assert training.replay.graph.replays == 2
+        training.phase = "validation"
+        with torch.no_grad():
+            assert training.evaluate() == 10
+
+
 def test_the_judging_of_architectures_on_a_gpu(cifar):
     with fake_gpu():
         search = Search(images_of(cifar, 1200), table_of(cifar), Settings.of(FULL), CUDA)

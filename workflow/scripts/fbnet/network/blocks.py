@@ -5,7 +5,7 @@ from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import conv2d, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from fbnet.space import OPERATORS, Cell, Operator
@@ -62,6 +62,20 @@ class Shift(nn.Module):
         return torch.cat(moved, dim=1)
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1×1 convolution with a stride; in training on the CPU it leaves pixels out first, and has no stride.
+
+    In channels_last with fewer than 16 channels the gradient of its weights, as oneDNN computes it, writes into memory that is
+    not its own (uxlfoundation/oneDNN, issue 6035): the program crashes, or learns from wrong gradients.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.device.type == "cpu":
+            height, width = self.stride
+            return conv2d(x[:, :, ::height, ::width], self.weight, self.bias, groups=self.groups)
+        return super().forward(x)
+
+
 class BasicBlock(nn.Module):
     """3×3 convolution (norm, ReLU), 3×3 convolution (norm); residual where the shape stays."""
 
@@ -98,7 +112,8 @@ def build(cell: Cell) -> nn.Module:
 
 def _conv_norm_activation(c_in, c_out, kernel, stride=1, groups=1, *, norm_layer, activation_layer=nn.ReLU) -> nn.Sequential:
     # Without a norm the convolution has a bias.
-    layers = [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm_layer is None)]
+    kind = StridedPointwise if kernel == 1 < stride else nn.Conv2d
+    layers = [kind(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=norm_layer is None)]
     if norm_layer:
         layers.append(norm_layer(c_out))
     if activation_layer:
