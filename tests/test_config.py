@@ -101,6 +101,8 @@ WRONG = [
     ("dataset.name", "imagenet", "dataset.name is 'imagenet', but must be one of cifar10, digits, image_folder"),
     ("dataset.url", "ftp://x/y", "dataset.url is 'ftp://x/y'"),
     ("dataset.url", 1, "dataset.url is 1"),
+    ("dataset.url", [], "dataset.url is empty, but must be a text or a list of addresses, each of which starts with http://"),
+    ("dataset.url", ["https://x/y", "ftp://x/y"], "dataset.url.1 is 'ftp://x/y', but must be a text that starts with http://"),
     ("dataset.checksum", "abc", "dataset.checksum is 'abc'"),
     ("dataset.checksum", "md5:xyz", "like md5:"),
     ("dataset.archive", "none.tar.gz", "dataset.archive is 'none.tar.gz', but there is no such file"),

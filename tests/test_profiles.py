@@ -232,7 +232,7 @@ def test_with_conda_a_rule_runs_in_the_environment_that_its_file_describes(workf
     (toy / "base/bin/activate").write_text('export PATH="$1/bin:$PATH"\n')
     (toy / "conda").write_text(CONDA)
     (toy / "conda").chmod(stat.S_IRWXU)
-    absent = ["torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "tqdm", "matplotlib", "onnx", "tensorboard", "pooch"]
+    absent = ["torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "tqdm", "matplotlib", "onnx", "tensorboard"]
     (toy / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n")
     path = f"{toy}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(toy), "PYTHON": sys.executable}

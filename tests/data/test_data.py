@@ -1,17 +1,13 @@
-"""Datasets: downloaded, verified, prepared; every fault ends in a retry or a sentence, and leaves nothing half there."""
+"""Datasets: prepared from what is on this machine; every fault ends in a retry or a sentence, and leaves nothing half there."""
 
 import functools
-import hashlib
-import http.server
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import unicodedata
 
 import numpy as np
@@ -55,44 +51,6 @@ def archive(files):
     return buffer.getvalue()
 
 
-class Server:
-    """Serves one file on loopback; `behaviours` are taken one a request: "whole", "cut", "404"."""
-
-    def __init__(self, content):
-        self.content, self.behaviours, self.requests = content, [], 0
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.requests += 1
-                behaviour = outer.behaviours.pop(0) if outer.behaviours else "whole"
-                if behaviour == "404":
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(outer.content)))
-                self.end_headers()
-                self.wfile.write(outer.content if behaviour == "whole" else outer.content[: len(outer.content) // 2])
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/cifar-10.tar.gz"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def checksum(self):
-        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
-
-
-@pytest.fixture
-def server():
-    server = Server(archive(python_layout()))
-    yield server
-    server.server.shutdown()
-
-
 @pytest.fixture
 def prepare(script, tmp_path):
     return functools.partial(script, "download_cifar", "--out", tmp_path / "data/cifar10", "--name")
@@ -128,41 +86,6 @@ def test_both_layouts_give_the_same_dataset_from_archive_or_folder(prepare, tmp_
         pixels = dataset.train_images.reshape(-1, 3) / 255
         assert np.allclose(dataset.mean, pixels.mean(0), atol=1e-5)
         assert np.allclose(dataset.std, pixels.std(0), atol=1e-5)
-
-
-def test_a_cut_connection_is_tried_again(prepare, server, tmp_path):
-    server.behaviours = ["cut", "404", "whole"]
-    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
-    assert done.returncode == 0, done.stderr
-    assert server.requests == 3
-    assert len(read_dataset(tmp_path / "data/cifar10").train_labels) == 100
-    again = prepare("cifar10", "--url", server.url, "--checksum", server.checksum)
-    assert again.returncode == 0
-    assert server.requests == 3  # the verified archive is still there
-
-
-@pytest.fixture
-def without_waiting(tmp_path):
-    """An environment in which programs do not wait between two tries."""
-    (tmp_path / "hasty").mkdir()
-    (tmp_path / "hasty/sitecustomize.py").write_text("import time\n\ntime.sleep = lambda seconds: None\n")
-    return os.environ | {"PYTHONPATH": str(tmp_path / "hasty")}
-
-
-def test_a_connection_that_stays_broken_is_a_sentence(prepare, server, tmp_path, without_waiting):
-    server.behaviours = ["cut"] * 100
-    done = prepare("cifar10", "--url", server.url, "--checksum", server.checksum, env=without_waiting)
-    refused(done, tmp_path / "data/cifar10", "could not be downloaded in 5 tries")
-    assert list((tmp_path / "data/.downloads").iterdir()) == []
-
-
-def test_a_wrong_checksum_is_a_sentence(prepare, server, tmp_path, without_waiting):
-    done = prepare("cifar10", "--url", server.url, "--checksum", f"sha256:{'0' * 64}", env=without_waiting)
-    refused(done, tmp_path / "data/cifar10", "another checksum than dataset.checksum")
-    local = tmp_path / "local.tar.gz"
-    local.write_bytes(server.content)
-    done = prepare("cifar10", "--archive", local, "--checksum", f"md5:{'0' * 32}")
-    refused(done, tmp_path / "data/cifar10", "but dataset.checksum is 0000")
 
 
 class Hostile:

@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
             if not arguments.url:
                 raise InputError("cifar10 needs one of --url, --archive and --folder")
             # Beside the dataset, so that a change of this code does not download again.
-            archive, source = download(arguments.url, arguments.checksum, arguments.out.parent / ".downloads"), arguments.url
+            archive, source = download(arguments.url, arguments.checksum, arguments.out.parent / ".downloads")
         prepare_cifar10(arguments.out, archive, None, {"archive": source, "sha256": file_hash(archive)})
     dataset = read_dataset(arguments.out)
     log.info(
@@ -45,7 +45,9 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", choices=["cifar10", "digits", "image_folder"], required=True)
-    parser.add_argument("--url", help="CIFAR-10's archive on the web")
+    parser.add_argument(
+        "--url", action="append", help="CIFAR-10's archive on the web; given again: another mirror, tried after it"
+    )
     parser.add_argument("--checksum", help="md5:… or sha256:… of the archive")
     parser.add_argument("--archive", type=Path, help="CIFAR-10's archive on this machine")
     parser.add_argument("--folder", type=Path, help="CIFAR-10 unpacked; or train/ and test/ with a folder for each class")

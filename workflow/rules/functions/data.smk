@@ -13,7 +13,8 @@ def source_options():
         settings = {"resolution": SPACE.resolution}
         if dataset["name"] == "image_folder":
             settings |= {"folder": dataset["folder"], "broken": dataset["broken"]}
-    return [f"--{key}={value}" for key, value in settings.items()]
+    # Several urls, which are mirrors, are as many options.
+    return [f"--{key}={each}" for key, value in settings.items() for each in (value if isinstance(value, list) else [value])]
 
 
 @functools.cache
