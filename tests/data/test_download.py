@@ -12,7 +12,7 @@ import threading
 import pytest
 from test_data import archive, python_layout
 
-from conftest import ROOT, wait_for
+from conftest import ROOT, wait_for, with_settings
 from fbnet.data import download as module
 from fbnet.data.dataset import read_dataset
 from fbnet.data.download import check_archive, download
@@ -258,6 +258,18 @@ def test_a_killed_run_leaves_what_the_next_one_goes_on_with(script, mirrors, tmp
     source = json.loads((tmp_path / "data/cifar10/dataset.json").read_text(encoding="utf-8"))["source"]
     assert source == {"archive": mirror.url, "sha256": checksum_of(mirror.content)[7:]}
     assert [path.suffix for path in folder.iterdir()] == [".gz"]
+
+
+def test_mirrors_that_are_dead_end_a_run_before_anything_is_measured(workflow, mirrors, without_waiting):
+    dead = mirrors(b"", ["dead"] * 100)
+    workflow.configure(with_settings(dataset={"name": "cifar10", "url": [dead.url, DEAD]}, space="fbnet_small"))
+    done = workflow(env=without_waiting)
+    assert done.returncode != 0
+    assert f"dataset.url: no archive from {dead.url} (503 Server Error" in done.stdout
+    assert f"; {DEAD} (HTTPConnectionPool" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert len(dead.asked) == 2 * module.TRIES  # once more by the default profile
+    assert not (workflow.folder / "results/logs/profile_latency").exists()
 
 
 def test_a_local_archive_with_another_checksum_is_refused(tmp_path):

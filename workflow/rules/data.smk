@@ -18,6 +18,7 @@ rule download_cifar:
         f"{RESULTS}/logs/download_cifar/{CONFIG['dataset']['name']}.log",
     benchmark:
         f"{RESULTS}/benchmarks/download_cifar/{CONFIG['dataset']['name']}.tsv"
+    priority: 3  # before all cores are taken for measuring: a mirror that is dead tells so at once
     localrule: CONFIG["dataset"]["name"] != "image_folder"  # nodes of a cluster rarely reach the internet
     conda:
         "../envs/fbnet.yaml"
