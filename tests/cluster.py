@@ -29,7 +29,7 @@ FOLDER = "TOY_CLUSTER"  # the environment variable that tells the command of the
 ETC = Path("/etc/slurm")
 JOB_LIST = "JobID:7,NodeList:7,tres-per-job:12,OverSubscribe:10,State:12,TimeUsed:8,Comment:90"
 MARK = "# made by tests/cluster.py"
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=100000 Gres=gpu:1 Feature={feature}"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} Feature={feature}"
 CONF = """
 ClusterName=toy
 SlurmctldHost={host}(127.0.0.1)
@@ -64,6 +64,7 @@ SlurmdLogFile={folder}/%n.log
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
+NodeName=DEFAULT CPUs=8 RealMemory=100000 TmpDisk=100000 Gres=gpu:a100:1
 {nodes}
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 PartitionName=faults Nodes=node3,node4,node5 MaxTime=INFINITE State=UP
@@ -148,7 +149,7 @@ class Cluster:
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text(MARK + conf)
         # Any device file will do: SLURM hands it out by number, and sets CUDA_VISIBLE_DEVICES.
-        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in ALL))
+        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu Type=a100 File=/dev/null\n" for node in ALL))
         files = {"key-file": key, "socket": folder / "munge/socket", "seed-file": folder / "munge/seed"}
         files |= {"pid-file": folder / "munge/pid", "log-file": folder / "munge/log"}
         self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, TINY, with_plugin
+from conftest import ROOT, TINY, with_plugin, with_settings
 
 SOON = ("--latency-wait", "5", "--seconds-between-status-checks", "1", "--cores", "2")
 RULE = re.compile(r"^rule (\w+):(?:\n(?!rule ).*)*?\n    group:\n        \"(\w+)\"", re.M)
@@ -24,6 +24,18 @@ RULE = re.compile(r"^rule (\w+):(?:\n(?!rule ).*)*?\n    group:\n        \"(\w+)
 
 def profile(name):
     return yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+
+
+BY_GRES = ("<<: &gpu {gpu: 0, gres: gpu:1}", "<<: *gpu")  # commented lines of profiles/slurm
+
+
+def uncommented(name, *starts):
+    """The text of a profile in which those of its commented lines count that begin so; what names a GPU, instead of any."""
+    text = (ROOT / "profiles" / name / "config.yaml").read_text(encoding="utf-8")
+    for start in starts:
+        text, count = re.subn(rf"^( *)# (?={re.escape(start)})", r"\1", text, flags=re.M)
+        assert count == 1, start
+    return text.replace("<<: &gpu {} ", "# <<: &gpu {} ") if "<<: &gpu" in str(starts) else text
 
 
 def test_all_rules_of_a_group_that_measures_have_their_node_for_themselves():
@@ -35,6 +47,20 @@ def test_all_rules_of_a_group_that_measures_have_their_node_for_themselves():
     assert {rule for rule, resources in slurm.items() if resources.get("slurm_extra") == "'--exclusive'"} == measure
     generic = profile("cluster-generic")["set-resources"]
     assert {rule for rule, resources in generic.items() if resources.get("place") == "excl"} == measure
+
+
+def test_all_rules_that_compute_on_a_gpu_ask_for_it_by_gres_where_one_line_says_so():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = re.split(r"^rule ", text, flags=re.M)
+    compute = {rule.split(":")[0] for rule in rules if re.search(r"^        gpu=(?!gpus_to_measure)", rule, re.M)}
+    assert {"train_supernet", "train_architecture", "evaluate_supernet"} <= compute
+    resources = yaml.safe_load(uncommented("slurm", *BY_GRES))["set-resources"]
+    assert {rule for rule, own in resources.items() if (own.get("gpu"), own.get("gres")) == (0, "gpu:1")} == compute
+
+
+def test_a_target_may_ask_for_its_gpu_by_gres(workflow):
+    workflow.configure(with_settings(latency__cpu={"device": "cuda", "resources": {"gres": "gpu:a100:1"}}))
+    assert "gres=gpu:a100:1, gpu=0" in workflow("--dry-run", "results/latency/cpu.tsv").stdout
 
 
 @pytest.mark.parametrize("name", ["slurm", "cluster-generic", "kubernetes"])

@@ -1,6 +1,7 @@
 """The workflow on a real SLURM, on this machine, and what clusters do to jobs: make test-slurm."""
 
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import pytest
 from cluster import FOLDER, NODES, SPARE, Cluster
 from conftest import TINY, Workflow, wait_for, with_plugin, write_table
 from fbnet.latency import read_header
+from test_profiles import BY_GRES, uncommented
 
 pytestmark = pytest.mark.cluster
 
@@ -50,9 +52,13 @@ class SlurmWorkflow(Workflow):
     def __call__(self, *arguments):
         return super().__call__(*arguments, *SMALL, env=with_plugin("slurm"), timeout=600)
 
-    def start(self, *options):
-        """Begin the search on the nodes for faults, and go on at once."""
-        return super().start(HISTORY, *(options or ON_FAULTS), env=with_plugin("slurm"))
+    def start(self, options=ON_FAULTS):
+        """Begin the search, on the nodes for faults if nothing else is said, and go on at once."""
+        return super().start(HISTORY, *options, env=with_plugin("slurm"))
+
+    def take_profile(self, text):
+        """Another profile from now on."""
+        (self.folder / "profiles/slurm/config.yaml").write_text(text, encoding="utf-8")
 
     def jobs(self, *states):
         """The jobs of this workflow, those in one of these states if any are named."""
@@ -163,7 +169,7 @@ def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
     workflow = prepare(checkpoint_minutes=1000)
     # SLURM looks every 30 s whom to warn, so that the signal comes 30 to 60 s after the first start.
     limit = ("train_supernet:runtime=2 if attempt == 1 else 10", "train_supernet:slurm_extra='--signal=USR1@60'")
-    snakemake = workflow.start("--set-resources", *limit, *ON_FAULTS)
+    snakemake = workflow.start(("--set-resources", *limit, *ON_FAULTS))
     with held(workflow, snakemake) as training:
         wait_for(lambda: not training.is_running(), snakemake)  # SLURM wakes whom it warns
     assert_goes_on_and_ends(workflow, snakemake)
@@ -173,7 +179,7 @@ def test_a_training_past_its_time_limit_is_warned_saves_and_goes_on(prepare):
 
 def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
     workflow = prepare()
-    snakemake = workflow.start(*ON_SPARE)
+    snakemake = workflow.start(ON_SPARE)
     wait_for(workflow.checkpoint.exists, snakemake)
     [job] = workflow.jobs("RUNNING")
     toy.stop_node(job["nodes"])
@@ -188,12 +194,14 @@ def test_the_job_of_a_node_that_is_gone_runs_elsewhere(toy, prepare):
 
 def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
     workflow = prepare()
+    workflow.take_profile(uncommented("slurm", "<<: &gpu {gpu_model: a100}"))
     snakemake = workflow.start()
     wait_for(workflow.checkpoint.exists, snakemake)
     with held(workflow, snakemake):
         os.killpg(snakemake.pid, signal.SIGKILL)
         snakemake.wait()
-        assert len(workflow.jobs("RUNNING")) == 1  # the job goes on
+        [job] = workflow.jobs("RUNNING")  # the job goes on
+        assert job["tres_per_job"] == "gres:gpu:a100:1"
         locked = workflow(HISTORY)
         assert locked.returncode != 0
         assert "--unlock" in locked.stdout
@@ -205,10 +213,18 @@ def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
     assert_whole(workflow)
 
 
-def test_a_cancelled_training_goes_on(toy, prepare):
+def test_a_cancelled_training_goes_on_with_what_the_profile_says_in_its_comments(toy, prepare):
     workflow = prepare()
-    snakemake = workflow.start()
+    text = uncommented("slurm", "slurm_partition: ", "constraint: ", "mem_mb_per_cpu: ", *BY_GRES)
+    [tmp] = re.findall(r"# slurm_extra: \"'(--tmp=\S+)'\"", text)
+    text = text.replace("--signal=USR1@180", f"--signal=USR1@180 {tmp}")
+    workflow.take_profile(text.replace("slurm_partition: main", "slurm_partition: faults").replace("rome|milan", "old|new"))
+    snakemake = workflow.start(())
     wait_for(workflow.checkpoint.exists, snakemake)
+    with held(workflow, snakemake) as training:
+        assert training.environ()["CUDA_VISIBLE_DEVICES"] == "0"
     [job] = workflow.jobs("RUNNING")
+    asked = ("tres_per_job", "tres_per_node", "memory_per_cpu", "features", "minimum_tmp_disk_per_node")
+    assert [job[key] for key in asked] == ["", "gres:gpu:1", 4000, "old|new", 20 * 1024]
     toy.call("scancel", str(job["job_id"]))
     assert_goes_on_and_ends(workflow, snakemake)

@@ -25,5 +25,6 @@ def effort_options(wildcards):
 
 
 def gpus_to_measure(wildcards):
-    """The number of GPUs that measuring a job's target takes."""
-    return int(CONFIG["latency"][target_of_job(wildcards)].get("device") == "cuda")
+    """The number of GPUs that measuring a job's target takes, where the target does not ask for them in a cluster's words."""
+    target = CONFIG["latency"][target_of_job(wildcards)]
+    return int(target.get("device") == "cuda" and "gpu" not in str(target["resources"].get("gres")))
