@@ -107,6 +107,13 @@ def test_a_mirror_that_cuts_or_stalls_again_and_again_is_gone_on_with(mirrors, t
     assert mirror.asked == [None, *(f"bytes={size - (size >> number)}-" for number in range(1, 8))]
 
 
+def test_a_mirror_that_always_cuts_and_knows_no_ranges_is_given_up(mirrors, tmp_path):
+    mirror = mirrors(CONTENT, ["whole cut"] * 100)
+    with pytest.raises(InputError, match="Connection broken"):
+        download([mirror.url], CHECKSUM, tmp_path)
+    assert len(mirror.asked) == 1 + module.TRIES  # the first gained something
+
+
 FROM_HALF = f"bytes={len(CONTENT) // 2}-"
 
 
