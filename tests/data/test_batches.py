@@ -1,15 +1,20 @@
 """Batches: what is in them, in which order, and that their augmentation is the usual one."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import ROOT
 from fbnet.data.batches import Batches, split
 from fbnet.data.dataset import ARRAYS, read_dataset, writing
 
 CPU = torch.device("cpu")
+SCRIPTS = ROOT / "workflow/scripts"
 
 
 @pytest.fixture
@@ -71,6 +76,22 @@ def test_a_set_that_streams_gives_the_same_batches(dataset):
         for ours, theirs in zip(joined(resident.training(7, start)), joined(streamed.training(7, start)), strict=True):
             assert torch.equal(ours, theirs)
     assert torch.equal(joined(resident.plain())[0], joined(streamed.plain())[0])
+
+
+def test_a_set_streams_without_shared_memory(dataset, tmp_path):
+    """As in a container, whose /dev/shm is small."""
+    code = (
+        "import sys, numpy as np, torch; from pathlib import Path; from fbnet.data.batches import Batches;"
+        "from fbnet.data.dataset import read_dataset\n"
+        "batches = Batches(read_dataset(Path(sys.argv[1])), np.arange(50), 5, torch.device('cpu'), resident=False)\n"
+        "print(sum(len(images) for images, _ in batches.training(0)))"
+    )
+    small = 'mount -t tmpfs -o size=4k tmpfs /dev/shm || exit 77; exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", small, "sh", sys.executable, "-c", code, tmp_path / "d"]
+    done = subprocess.run(inside, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(SCRIPTS)})
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.stdout == "50\n", done.stderr
 
 
 def test_it_goes_on_in_the_middle_and_is_shared_among_processes(dataset):
