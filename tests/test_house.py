@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 LIBRARY = ROOT / "workflow/scripts/fbnet"
-GROUND = ("errors", "mappings", "runtime", "exclusive", "provenance", "device", "memory", "settings")
+GROUND = ("errors", "mappings", "runtime", "exclusive", "provenance", "limits", "device", "memory", "settings")
 STANDS_ON = {  # beside the ground
     "space": set(),
     "network": {"space"},

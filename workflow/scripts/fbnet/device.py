@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from fbnet import limits
 from fbnet.errors import InputError
 from fbnet.runtime import log
 
@@ -34,7 +35,7 @@ class Gpu:
 
 
 def choose_device(threads: int, gpus: int = 1) -> torch.device:
-    """The first free GPU, or the CPU with so many threads (0: one for each core, and never more); said in the log.
+    """The first free GPU, or the CPU with so many threads (0: all that it may use, and never more); said in the log.
 
     `gpus`: how many the whole program has, with a process on each; 0: it computes on the CPU, also where there is a GPU.
     Threads are those of all its processes together. Raises InputError where there is a GPU that PyTorch cannot use.
@@ -44,7 +45,7 @@ def choose_device(threads: int, gpus: int = 1) -> torch.device:
         log.info("Computing on the GPU %s.", torch.cuda.get_device_name(gpu))
         torch.cuda.set_device(gpu)
         return torch.device("cuda", gpu)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = limits.cpus()
     torch.set_num_threads(max(min(threads or cores, cores) // max(gpus, 1), 1))  # more threads than cores are slower than one
     keep_freed_memory()
     reason = "PyTorch finds no GPU" if gpus else "No GPU is wanted"

@@ -7,6 +7,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from fbnet import limits
+
 WORKSPACE = 1.5  # a step's peak, in units of what its forward pass leaves behind for the gradient
 
 # In the words of the CPU's allocator; the CUDA runtime, also within NCCL and Triton; cuBLAS and cuDNN; the C++ library.
@@ -14,8 +16,11 @@ _NO_MEMORY = re.compile(r"allocate memory|out of memory|(CUBLAS|CUDNN)_\w*ALLOC(
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of the device that nobody uses."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Memory of the device that nobody uses; on the CPU no more than container and job allow this process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    there, allowed = psutil.virtual_memory().available, limits.free_memory()
+    return there if allowed is None else min(there, allowed)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

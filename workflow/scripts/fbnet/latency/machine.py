@@ -115,7 +115,7 @@ def take_device(target: Target, table: Path | None = None) -> dict[str, str]:
     A GPU is a free one, of the model that the latency `table` was measured on, and from then on the current one ("cuda").
     Raises InputError for a device that is not there, or of another kind than the table's.
     """
-    check(target, os.cpu_count() or 1)
+    check(target)
     if _on_gpu(target):
         model = read_header(table).get("machine") if table else None
         usable = usable_gpus()

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -52,7 +51,7 @@ def make_engine(cells: Sequence[Cell], target: Target, whole: bool = False):
     Not so with torch.compile, which would take its minutes in each. Raises InputError for a device or thread count that is not
     there.
     """
-    check(target, os.cpu_count() or 1)
+    check(target)
     if target.is_eager_on_cpu:
         return TorchProcesses(target)
     if target.engine == "command":

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from fbnet import limits
 from fbnet.device import usable_gpus
 from fbnet.errors import InputError
 from fbnet.latency.own_process import OwnProcesses, Remote
@@ -163,7 +164,7 @@ class _Graph:
         return between(self.marks)[0]
 
 
-def check(target: Target, cores: int) -> None:
+def check(target: Target) -> None:
     """Raise InputError for a device, thread count or combination that is not there."""
     if target.device == "cuda" and not usable_gpus():
         raise InputError("latency: device is 'cuda', but PyTorch finds no GPU here: choose device 'cpu' or another machine")
@@ -172,5 +173,5 @@ def check(target: Target, cores: int) -> None:
         raise InputError(
             f"latency: mode is 'compile', but there is no C++ compiler {compiler!r} here: install it, or choose mode 'eager'"
         )
-    if target.threads > cores and target.engine != "command":  # whose device may be another
-        raise InputError(f"latency: threads is {target.threads}, but this machine has {cores} cores: choose at most {cores}")
+    if target.threads > (cpus := limits.cpus()) and target.engine != "command":  # whose device may be another
+        raise InputError(f"latency: threads is {target.threads}, but at most {cpus} CPUs may be used here: choose no more")
