@@ -2,14 +2,16 @@
 
 import os
 import subprocess
+import sys
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from conftest import write_table
-from fbnet.device import choose_device, has_code_for, hides_all, nvidia_driver, nvidia_smi, take_gpus, usable_gpus, why_none
+from conftest import ROOT, write_table
+from fbnet.device import choose_device, has_code_for, hides_all, nvidia_driver, nvidia_smi, take, take_gpus, usable_gpus, why_none
 from fbnet.errors import InputError
 from fbnet.latency import Target
 from fbnet.latency.machine import Watch, check_same, cpu_model, describe, take_device
@@ -252,3 +254,40 @@ def test_nvidia_smi_is_not_waited_for_long(tmp_path, monkeypatch):
     monkeypatch.setattr("fbnet.device._NVIDIA_SMI_S", 0.2)
     monkeypatch.setenv("PATH", stand_in(tmp_path, "exec sleep 60"))
     assert nvidia_smi("driver_version") is None
+
+
+SECOND_USER = """
+import logging, os, sys, tempfile
+from fbnet.device import take
+
+os.setuid(65534)
+tempfile.tempdir = sys.argv[1]
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+take(["one"], 1)
+print("taken", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_users_take_turns_on_a_device(tmp_path, monkeypatch):
+    """Whatever the umask of the first, and where each may remove only what is his, as in /tmp."""
+    with tempfile.TemporaryDirectory() as shared:  # into tmp_path no other user comes
+        os.chmod(shared, 0o1777)
+        monkeypatch.setattr(tempfile, "tempdir", shared)
+        before = os.umask(0o077)
+        lock = take(["one"], 1)["one"]
+        os.umask(before)
+        path = Path(shared, "fbnet-one.lock")
+        assert path.stat().st_mode & 0o777 == 0o666
+        path.chmod(0o600)  # as it was left by others
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
+        command = [sys.executable, "-c", SECOND_USER, shared]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
+            assert "Waiting: of 1 devices, 0 are free" in other.stdout.readline()
+            assert f"{path} cannot be opened" in other.stdout.readline()
+            path.chmod(0o666)
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(1.5)  # the device is still the first one's
+            os.close(lock)
+            assert other.communicate(timeout=60)[0] == "taken\n"
+            assert other.returncode == 0

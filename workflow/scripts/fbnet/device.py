@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,10 +199,11 @@ def take_gpus(count: int, among: Sequence[int] | None = None) -> list[Gpu]:
 def take(names: Sequence[str], count: int) -> dict[str, int]:
     """Locks on `count` of these devices, all at once, as open files by name; waits, and says so, until so many are free."""
     said = False
+    paths = {name: Path(tempfile.gettempdir()) / f"fbnet-{name}.lock" for name in names}
     while True:
         held: dict[str, int] = {}
-        for name in names:
-            lock = _try_lock(Path(tempfile.gettempdir()) / f"fbnet-{name}.lock") if len(held) < count else None
+        for name, path in paths.items():
+            lock = _try_lock(path) if len(held) < count else None
             if lock is not None:
                 held[name] = lock
         if len(held) == count:
@@ -210,22 +212,38 @@ def take(names: Sequence[str], count: int) -> dict[str, int]:
             os.close(lock)
         if not said:
             log.info("Waiting: of %d devices, %d are free of other jobs, and %d are wanted.", len(names), len(held), count)
+            for path in paths.values():
+                if path.exists() and not os.access(path, os.R_OK):
+                    log.warning("%s cannot be opened, and counts as another's: its owner can mend that by chmod a+r.", path)
             said = True
         time.sleep(1)
 
 
 def _try_lock(path: Path) -> int | None:
-    """An open file with a lock on it, or None where another process has it; the kernel unlocks it when its holders end."""
+    """An open file with a lock on it, or None where another process has it; the kernel unlocks it when its holders end.
+
+    All users share the file, whatever the umask of the first. One that cannot be opened is another's.
+    """
     try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        file = _open_shared(path)
+    except (PermissionError, FileExistsError):  # the latter where another has made it just now
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         return None
     return file
+
+
+def _open_shared(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)  # without O_CREAT, with which Linux refuses another's file in a folder as /tmp
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a drive without modes
+            os.fchmod(file, 0o666)
+        return file
 
 
 def keep_freed_memory() -> None:
