@@ -1,8 +1,13 @@
-"""Progress where there is no terminal."""
+"""Progress where there is no terminal, and files on drives that are not as a disk of Linux is."""
 
+import errno
+import os
+import re
 import time
 
-from fbnet.runtime import Progress, log
+import pytest
+
+from fbnet.runtime import Progress, log, replacing, write_text
 
 
 def test_a_progress_line_comes_when_nothing_was_said_for_a_minute(caplog):
@@ -18,3 +23,32 @@ def test_a_progress_line_comes_when_nothing_was_said_for_a_minute(caplog):
     [line] = caplog.messages
     assert line.startswith("epoch 2/7: 300 of 1000 images (30%), ")
     assert line.endswith(" left, loss 1.25")
+
+
+def failing(number):
+    """A call of the system that fails, as those do that get an open file instead of a name."""
+
+    def call(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_drive_without_modes_needs_none(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fchmod", failing(number))
+    write_text(tmp_path / "a.tsv", "µs\n")
+    assert (tmp_path / "a.tsv").read_text(encoding="utf-8") == "µs\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tsv"]
+
+
+def test_an_error_of_the_drive_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing(errno.EDQUOT))
+    with pytest.raises(OSError, match=re.escape(f"{os.strerror(errno.EDQUOT)}: '{tmp_path / 'a.tsv'}'")) as error:
+        write_text(tmp_path / "a.tsv", "text")
+    assert error.value.errno == errno.EDQUOT
+    with pytest.raises(OSError, match=re.escape(f"'{tmp_path / 'b.tsv'}'")), replacing(tmp_path / "b.tsv"):
+        failing(errno.EIO)()
+    with pytest.raises(FileNotFoundError, match="another"), replacing(tmp_path / "b.tsv"):
+        (tmp_path / "another").read_text(encoding="utf-8")
+    assert not [*tmp_path.iterdir()]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -115,7 +115,7 @@ class StopRequest:
 def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Temporary names to write `paths` under; on success they are renamed into place in this order, otherwise removed.
 
-    Raises OSError (ENOSPC) where the disk is full, which NumPy and torch tell in words of their own.
+    Raises OSError that names the file; ENOSPC where the disk is full, which NumPy and torch tell in words of their own.
     """
     paths = tuple(map(Path, paths))
     temporaries = []
@@ -128,13 +128,17 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
         yield tuple(temporaries)
         for temporary in temporaries:
             with open(temporary, "rb") as file:
-                os.fchmod(file.fileno(), 0o644)  # mkstemp, and whoever replaced the file, gave it to its owner alone
+                with suppress(OSError):  # on a drive without modes nothing need be done
+                    os.fchmod(file.fileno(), 0o644)  # mkstemp, and whoever replaced the file, gave it to its owner alone
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)
     except Exception as error:
+        number = error.errno if isinstance(error, OSError) and error.filename is None else None
         if temporaries and shutil.disk_usage(temporaries[0].parent).free < FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[len(temporaries) - 1])) from error
+            number = errno.ENOSPC
+        if number:
+            raise OSError(number, os.strerror(number), str(paths[len(temporaries) - 1])) from error
         raise
     finally:
         for temporary in temporaries:
