@@ -47,7 +47,7 @@ def snakemake(folder: Path, *options: str) -> tuple[float, str]:
 def configure(folder: Path, count: int) -> list[str]:
     """Write a configuration of so many searches, and return their names."""
     searches = {f"search_{number:03}": {"seed": number} for number in range(count)}
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"searches": searches}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"searches": searches}), encoding="utf-8")
     return list(searches)
 
 

@@ -26,6 +26,7 @@ from fbnet.data.batches import Batches
 from fbnet.device import choose_device
 from fbnet.memory import is_out_of_memory
 from fbnet.space import read_space
+from fbnet.terminal import replace_unknown_characters
 from fbnet.training import Loop
 
 
@@ -122,6 +123,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    replace_unknown_characters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="fbnet_32")
     parser.add_argument("--batch", type=int, default=128)

@@ -32,7 +32,7 @@ class Figures:
         self.path = folder / "figures.tsv"
         self.rows: list[dict[str, str]] = []
         if self.path.exists():
-            with open(self.path, newline="") as file:
+            with open(self.path, newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file, delimiter="\t"))
 
     def of(self, part: str) -> list[dict[str, str]]:

@@ -100,7 +100,7 @@ def _pytest(figures: Figures, options: Sequence[str]) -> Iterator[tuple[subproce
     process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[writing], start_new_session=True)
     os.close(writing)
     try:
-        with os.fdopen(reading) as lines:
+        with os.fdopen(reading, encoding="utf-8") as lines:
             yield process, lines
     finally:
         with suppress(ProcessLookupError):

@@ -31,6 +31,7 @@ from fbnet.latency.visit import warm_us
 from fbnet.network import build
 from fbnet.runtime import Progress
 from fbnet.space import read_space
+from fbnet.terminal import replace_unknown_characters
 
 EVICT_BYTES = 48_000_000
 
@@ -178,6 +179,7 @@ def _line(name: str, predicted: np.ndarray, measured: np.ndarray, retest: float)
 
 
 if __name__ == "__main__":
+    replace_unknown_characters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="fbnet_224")
     parser.add_argument("--engine", choices=["torch", "onnxruntime"], default="torch")

@@ -24,6 +24,7 @@ from fbnet.latency.target import add_options, from_options
 from fbnet.latency.validation import sentence, statistics
 from fbnet.runtime import Progress
 from fbnet.space import read_space
+from fbnet.terminal import replace_unknown_characters
 
 PRECISION, RUNS = 0.02, 100  # the defaults of config.yaml
 ROUNDS = 8
@@ -73,6 +74,7 @@ def _table(space, target: Target, rng: random.Random, count: int) -> dict[tuple,
 
 
 if __name__ == "__main__":
+    replace_unknown_characters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="fbnet_224")
     add_options(parser)

@@ -14,7 +14,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    STATE["file"] = os.fdopen(config.getoption("--outcomes"), "w", buffering=1)
+    STATE["file"] = os.fdopen(config.getoption("--outcomes"), "w", buffering=1, encoding="utf-8")
 
 
 def pytest_collection_modifyitems(config, items):

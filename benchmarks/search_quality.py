@@ -32,7 +32,7 @@ from fbnet.settings import of_method
 from fbnet.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 WARM, TIMED = 3, 12  # steps of each phase
 
 

@@ -24,7 +24,7 @@ SEARCHES = {  # settings of a search, by what its steps are called
     "single path shared": {"sampling": "single_path", "shared_weights": True},
     "one shot": {"method": "one_shot", "shared_weights": True},
 }
-CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text(encoding="utf-8"))
 
 
 def random_images(count: int, size: int) -> SimpleNamespace:

@@ -23,6 +23,7 @@ from fbnet.memory import is_out_of_memory
 from fbnet.network import size
 from fbnet.search.fused import computed_in
 from fbnet.space import read_space
+from fbnet.terminal import replace_unknown_characters
 
 KINDS = ("plain", *SEARCHES)
 
@@ -74,7 +75,7 @@ def memory(kind: str, space, batch: int, device: torch.device) -> tuple[float, f
 
 def peak_rss() -> int:
     """Of this process alone; what getrusage says starts from the parent's."""
-    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return 1024 * int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0])
 
 
 def floor(space, batch: int, device: torch.device) -> dict[str, tuple[float, float]]:
@@ -167,6 +168,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    replace_unknown_characters()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", default="fbnet_32")
     parser.add_argument("--batch", type=int, default=128)

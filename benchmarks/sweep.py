@@ -47,7 +47,7 @@ def run(folder: Path, *options: str) -> tuple[float, str]:
     for name in ("Snakefile", "workflow", "profiles"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(Path(sys.prefix) / "slurm")}
     start = time.perf_counter()
     done = subprocess.run(
@@ -63,7 +63,7 @@ def words(folder: Path, search: str) -> tuple[float, float]:
     """When a training said its first and its last word."""
     log = folder / f"results/logs/train_supernet/{search}.log"
     day = datetime.fromtimestamp(log.stat().st_mtime).date()
-    times = [datetime.fromisoformat(f"{day} {line[:8]}").timestamp() for line in log.read_text().splitlines()]
+    times = [datetime.fromisoformat(f"{day} {line[:8]}").timestamp() for line in log.read_text(encoding="utf-8").splitlines()]
     return times[0], times[-1]
 
 

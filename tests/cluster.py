@@ -80,7 +80,7 @@ def unavailable() -> str | None:
     if missing and not shutil.which("apt-get"):
         return f"{', '.join(missing)} is not here, and no apt-get to install it"
     conf = ETC / "slurm.conf"
-    if conf.exists() and not conf.read_text().startswith(MARK):
+    if conf.exists() and not conf.read_text(encoding="utf-8").startswith(MARK):
         return "this machine has a SLURM of its own"
     return None
 
@@ -147,9 +147,11 @@ class Cluster:
         lines = [NODE.format(name=name, host=host, port=port, feature=feature) for (name, feature), port in nodes]
         conf = CONF.format(host=host, folder=folder, controller=controller, nodes="\n".join(lines))
         ETC.mkdir(exist_ok=True)
-        (ETC / "slurm.conf").write_text(MARK + conf)
+        (ETC / "slurm.conf").write_text(MARK + conf, encoding="utf-8")
         # Any device file will do: SLURM hands it out by number, and sets CUDA_VISIBLE_DEVICES.
-        (ETC / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu Type=a100 File=/dev/null\n" for node in ALL))
+        (ETC / "gres.conf").write_text(
+            "".join(f"NodeName={node} Name=gpu Type=a100 File=/dev/null\n" for node in ALL), encoding="utf-8"
+        )
         files = {"key-file": key, "socket": folder / "munge/socket", "seed-file": folder / "munge/seed"}
         files |= {"pid-file": folder / "munge/pid", "log-file": folder / "munge/log"}
         self._start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items()))
@@ -177,14 +179,14 @@ class Cluster:
         with open(self.folder / f"{name}.out", "ab") as log:
             streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             process = subprocess.Popen([command, *options], **streams, start_new_session=True)
-        (self.folder / "pid" / name).write_text(str(process.pid))
+        (self.folder / "pid" / name).write_text(str(process.pid), encoding="utf-8")
 
     def _processes(self, *names: str) -> list[psutil.Process]:
         pids = [self.folder / "pid" / name for name in names]
         found = []
         for pid in filter(Path.exists, pids):
             with suppress(psutil.NoSuchProcess):
-                found.append(psutil.Process(int(pid.read_text())))
+                found.append(psutil.Process(int(pid.read_text(encoding="utf-8"))))
             pid.unlink()
         return found
 

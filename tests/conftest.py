@@ -63,7 +63,7 @@ def write_table(
     """A latency table for every cell of a space, made up."""
     rows = [[*(getattr(cell, column) for column in KEY), latency_us(cell), 1.0, 9] for cell in space.cells(classes)]
     lines = ["# made up", "\t".join(COLUMNS), *("\t".join(map(str, row)) for row in change(rows))]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
@@ -203,7 +203,7 @@ class Workflow:
     def configure(self, config: dict) -> None:
         """Replace the copy's config.yaml."""
         self.config = config
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     def command(self, *arguments) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)]
@@ -215,7 +215,7 @@ class Workflow:
 
     def start(self, *arguments, **options):
         """Start snakemake, and return the process that runs; what it says goes to the file output.txt."""
-        with open(self.folder / "output.txt", "w") as file:
+        with open(self.folder / "output.txt", "w", encoding="utf-8") as file:
             options |= {"cwd": self.folder, "stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True}
             return subprocess.Popen(self.command(*arguments), **options)
 

@@ -79,4 +79,4 @@ STOPS = int(os.environ.get("STOPS", 1))
 
 
 def read(path):
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -97,7 +97,7 @@ def test_last():
 def test_each_test_has_a_row_and_is_run_once(tmp_path):
     file = tmp_path / "toys/test_toys.py"
     file.parent.mkdir()
-    file.write_text(TOY_TESTS)
+    file.write_text(TOY_TESTS, encoding="utf-8")
     options = [str(file), "-p", "no:cacheprovider"]
     gpu.tests(figures_in(tmp_path), options, minutes=5)  # stops in test_slow
     rows = by_name(figures_in(tmp_path), "tests")
@@ -121,10 +121,10 @@ def test_each_test_has_a_row_and_is_run_once(tmp_path):
     assert {name: rows[name]["date"] for name in dates if name != "all of it"} == {
         name: date for name, date in dates.items() if name != "all of it"
     }
-    page = (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Of 4 expectations 2 held. Did not hold: " in page
     assert "Not finished: steps, search." in page
-    file.write_text("import nothing_of_this_name")
+    file.write_text("import nothing_of_this_name", encoding="utf-8")
     with pytest.raises(InputError, match="pytest ended with code 2"):
         gpu.tests(figures_in(tmp_path / "other"), options, minutes=1)
 
@@ -186,7 +186,7 @@ def test_what_was_had_is_not_measured_again_and_what_cannot_be_is_left_out(tmp_p
     rows = by_name(figures_in(tmp_path), "steps")
     assert (rows["endless"]["held"], rows["all of it"]["value"]) == ("left out", "yes")
     assert calls == ["works", "endless", "endless"]
-    page = (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert (
         "Of 2 expectations 1 held. Did not hold: broken at 192. Left out: too_large at 192; cannot at 192; endless at 192."
         in page
@@ -227,11 +227,15 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
         (whole / name).mkdir(parents=True)
         pd.DataFrame(rows).to_csv(whole / name / "history.tsv", sep="\t", index=False)
     (whole / "architectures").mkdir()
-    (whole / "architectures/fbnet.tsv").write_text("name\tops\tlog_prob\tlatency_us\nfbnet\tskip skip skip\t-1.5\t4500.0\n")
+    (whole / "architectures/fbnet.tsv").write_text(
+        "name\tops\tlog_prob\tlatency_us\nfbnet\tskip skip skip\t-1.5\t4500.0\n", encoding="utf-8"
+    )
     (whole / "latency").mkdir()
-    (whole / "latency/cpu.validation.tsv").write_text("# mean_error: 0.2\n# networks: 32\n# result: within 20 %\nops\n")
+    (whole / "latency/cpu.validation.tsv").write_text(
+        "# mean_error: 0.2\n# networks: 32\n# result: within 20 %\nops\n", encoding="utf-8"
+    )
 
-    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    (tmp_path / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
     results = tmp_path / "results"
     command = [sys.executable, *map(str, (tmp_path / "stand_in.py", tmp_path, results))]
     gpu.search(figures_in(tmp_path), command, results, minutes=5)
@@ -249,7 +253,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path):
     assert rows["derived architecture: predicted latency"]["value"] == "4.5"
     assert rows["latency table: MAPE"]["held"] == "did not hold"
     assert "epoch 1 of the search, argmax" in rows
-    assert "epoch 1 of the search" not in (tmp_path / "page.md").read_text()
+    assert "epoch 1 of the search" not in (tmp_path / "page.md").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="snakemake ended with code 3"):
         gpu.search(figures_in(tmp_path), [sys.executable, "-c", "exit(3)"], results, minutes=1)
 

@@ -15,13 +15,13 @@ from fbnet.errors import InputError
 from fbnet.evaluation import network_sets
 from fbnet.space.search_space import find_space
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
 def test_config_yaml_spells_out_the_defaults():
-    written = yaml.safe_load((ROOT / "config.yaml").read_text())
+    written = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     assert resolve({}, SCHEMA) == resolve(written, SCHEMA)
-    keys = re.findall(r"^\s*(\w+):", (ROOT / "config.yaml").read_text(), re.M)
+    keys = re.findall(r"^\s*(\w+):", (ROOT / "config.yaml").read_text(encoding="utf-8"), re.M)
     for part in (SCHEMA, *SCHEMA["$defs"].values()):
         assert not properties(part) - set(keys) - {"table"}, "a key is missing in config.yaml"
 
@@ -32,7 +32,7 @@ def properties(schema):
 
 
 def test_every_key_of_config_yaml_is_commented():
-    for line in (ROOT / "config.yaml").read_text().splitlines():
+    for line in (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines():
         if re.match(r"\s*\w+: \S", line) and not line.startswith(" " * 4):
             assert "#" in line or re.search(r"(fbnet: \{\}|batch_size)", line), line
 
@@ -40,7 +40,7 @@ def test_every_key_of_config_yaml_is_commented():
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_examples_are_valid(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = yaml.safe_load(path.read_text())
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for target in (config.get("latency") or {}).values():
         if "table" in (target or {}):
             (tmp_path / target["table"]).touch()
@@ -217,11 +217,11 @@ WRONG = [
 @pytest.fixture
 def spaces_of_a_user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny = yaml.safe_load((SPACES / "tiny.yaml").read_text())
-    (tmp_path / "unknown_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": ["ir_k4_e1"]}))
-    (tmp_path / "no_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": []}))
-    (tmp_path / "broken.yaml").write_text("a: [")
-    (tmp_path / "config.yaml").write_text("results: r")
+    tiny = yaml.safe_load((SPACES / "tiny.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "unknown_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": ["ir_k4_e1"]}), encoding="utf-8")
+    (tmp_path / "no_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": []}), encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("a: [", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("results: r", encoding="utf-8")
 
 
 @pytest.mark.parametrize(("keys", "value", "message"), WRONG, ids=[f"{keys}={value}" for keys, value, _ in WRONG])
@@ -323,7 +323,7 @@ def test_a_config_that_is_no_mapping_is_refused(config):
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text("searches:\n  a: {}\n  b: {}\n  a: {seed: 1}\n")
+    path.write_text("searches:\n  a: {}\n  b: {}\n  a: {seed: 1}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"line 2: the key 'a' is there 2 times"):
         check_yaml(path)
 
@@ -331,19 +331,19 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path):
 def test_a_space_goes_by_name_or_by_path(tmp_path):
     assert find_space("tiny") == SPACES / "tiny.yaml"
     own = tmp_path / "own.yaml"
-    own.write_text((SPACES / "tiny.yaml").read_text())
+    own.write_text((SPACES / "tiny.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     assert find_space(str(own)) == own
 
 
 def test_pins_envs_and_ranges_agree():
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.txt").read_text().lower(), re.M))
-    project = (ROOT / "pyproject.toml").read_text().lower()
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.txt").read_text(encoding="utf-8").lower(), re.M))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").lower()
     ranges = dict(re.findall(r'"([\w.-]+)>=([\d.]+)"', project))
     assert len(ranges) >= 13
     for name, least in ranges.items():
         assert version(pins[name]) >= version(least), name
     for path in (ROOT / "workflow/envs").glob("*.yaml"):
-        *_, pip = yaml.safe_load(path.read_text())["dependencies"]
+        *_, pip = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
         for requirement in pip["pip"]:
             name, pin = requirement.split("==")
             assert pins[name] == pin, f"{path.name}: {name}"
@@ -371,6 +371,6 @@ def test_all_that_is_wrong_with_a_folder_of_images_is_said_before_the_first_job(
     resolve(config, SCHEMA)  # a job of a cluster does not look through them again
     (tmp_path / "results/data/image_folder").mkdir(parents=True)
     description = {"train": 100, "source": {"folder": str(tmp_path)}}
-    (tmp_path / "results/data/image_folder/dataset.json").write_text(json.dumps(description))
+    (tmp_path / "results/data/image_folder/dataset.json").write_text(json.dumps(description), encoding="utf-8")
     with pytest.raises(InputError, match=r"^searches.fbnet: batch_size is 192, but must be at most 20: .* of the 100 training"):
         resolve(config, SCHEMA)

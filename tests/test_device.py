@@ -55,7 +55,7 @@ def stand_in(folder, script):
     """A PATH on which nvidia-smi is this shell script."""
     program = folder / "bin/nvidia-smi"
     program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
     return f"{program.parent}:{os.environ['PATH']}"
 
@@ -114,12 +114,14 @@ def test_which_gpu_is_there(tmp_path, monkeypatch):
     assert nvidia_driver(tmp_path) is None
     (tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0").mkdir(parents=True)
     version = tmp_path / "proc/driver/nvidia/version"
-    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC version: 12.3.0")
+    version.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\nGCC version: 12.3.0", encoding="utf-8"
+    )
     assert nvidia_driver(tmp_path) is None
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
     assert nvidia_driver(tmp_path) == "570.86.15"
-    version.write_text("?")
+    version.write_text("?", encoding="utf-8")
     assert "unknown" in nvidia_driver(tmp_path)
 
 
@@ -188,7 +190,7 @@ def test_no_job_starts_on_the_cpu_beside_a_gpu_that_pytorch_cannot_use(digits, t
 
 
 def header_of(path, about):
-    path.write_text(tsv([], ["layer"], about))
+    path.write_text(tsv([], ["layer"], about), encoding="utf-8")
     return path
 
 

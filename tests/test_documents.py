@@ -72,8 +72,8 @@ def commands(text: str) -> list[str]:
 def sections(document: str) -> dict[str, str]:
     """The parts of a document that have commands; those of the benchmarks, which share what they start with, as one."""
     if document.startswith("benchmarks/"):
-        return {document: (ROOT / document).read_text()}
-    parts = re.split(r"^## (.*)$", (ROOT / document).read_text(), flags=re.M)
+        return {document: (ROOT / document).read_text(encoding="utf-8")}
+    parts = re.split(r"^## (.*)$", (ROOT / document).read_text(encoding="utf-8"), flags=re.M)
     return {
         f"{document}: {title}": body for title, body in zip(["start", *parts[1::2]], parts[::2], strict=True) if commands(body)
     }
@@ -92,14 +92,14 @@ for path in sys.argv[1:]:
     assert "usage:" in said.getvalue(), path
     out = pathlib.Path(folder, path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(said.getvalue())
+    out.write_text(said.getvalue(), encoding="utf-8")
 """
 
 
 @pytest.fixture(scope="module")
 def help_of_benchmarks(stand_ins):
     """What each benchmark says of its options, asked in one process."""
-    named = sorted(set(re.findall(r"benchmarks/\w+\.py", (ROOT / "benchmarks/README.md").read_text())))
+    named = sorted(set(re.findall(r"benchmarks/\w+\.py", (ROOT / "benchmarks/README.md").read_text(encoding="utf-8"))))
     program = f"folder = {str(stand_ins / 'help')!r}\n{HELP}"
     subprocess.run([sys.executable, "-c", program, *named], cwd=ROOT, check=True, timeout=300)
 
@@ -110,7 +110,7 @@ def stand_ins(tmp_path_factory):
     known = {"python": sys.executable, "make": shutil.which("make"), "tail": shutil.which("tail")}
     known |= {"folder": folder}
     for name, text in STAND_INS.items():
-        (folder / name).write_text(f"#!/bin/bash\nset -e\n{textwrap.dedent(text).format(**known)}\n")
+        (folder / name).write_text(f"#!/bin/bash\nset -e\n{textwrap.dedent(text).format(**known)}\n", encoding="utf-8")
         (folder / name).chmod(0o755)
     return folder
 
@@ -129,18 +129,18 @@ def place(tmp_path):
         (tmp_path / "results" / name).mkdir(parents=True)
     (tmp_path / "pi").mkdir()
     (tmp_path / "dist").mkdir()
-    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
     (tmp_path / f"dist/fbnet_workflow-{version}-py3-none-any.whl").touch()
     results, space = tmp_path / "results", read_space("fbnet_cifar")
     for name in ("cpu.tsv", "cpu/accepted.tsv", "cpu/before.tsv"):
         write_table(results / "latency" / name, space)
     ops = ["ir_k3_e1", *["skip"] * 21]
     ops = [op if op in {cell.op for cell in layer} else layer[0].op for op, layer in zip(ops, space.layers, strict=True)]
-    (results / "architectures/fbnet.tsv").write_text(f"name\tops\nfbnet\t{' '.join(ops)}\n")
+    (results / "architectures/fbnet.tsv").write_text(f"name\tops\nfbnet\t{' '.join(ops)}\n", encoding="utf-8")
     supernet = {"weights": {}, "theta": [], "space": space.definition, "classes": [str(number) for number in range(10)]}
     torch.save(supernet, results / "search/fbnet/supernet.pt")
-    (results / "logs/train_supernet/fbnet.log").write_text("epoch 1/90\n")
-    (tmp_path / "fbnet_modeldef.py").write_text(render({"mine": entry(space, ops)}))
+    (results / "logs/train_supernet/fbnet.log").write_text("epoch 1/90\n", encoding="utf-8")
+    (tmp_path / "fbnet_modeldef.py").write_text(render({"mine": entry(space, ops)}), encoding="utf-8")
     return tmp_path
 
 
@@ -153,7 +153,7 @@ def test_every_command_runs(section, place, stand_ins, request):
     for command in commands(SECTIONS[section]):
         if command in ELSEWHERE:
             file, call = ELSEWHERE[command]
-            assert call in (ROOT / "tests" / file).read_text()
+            assert call in (ROOT / "tests" / file).read_text(encoding="utf-8")
             continue
         # The plugins of clusters are not here: tests/test_profiles.py.
         command = re.sub(r"snakemake --workflow-profile (profiles/\S+)", r"test -d \1 &&: snakemake", command)
@@ -163,7 +163,7 @@ def test_every_command_runs(section, place, stand_ins, request):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_leads_somewhere(document):
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     for link in (one or other for one, other in links):
         if re.match(r"https://[\w.-]+(/\S*)?$", link):
@@ -173,7 +173,7 @@ def test_every_link_leads_somewhere(document):
         target = target / "README.md" if target.is_dir() else target
         assert target.is_file(), link
         if anchor:
-            assert anchor in anchors(target.read_text()), link
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
 def anchors(text: str) -> set[str]:
@@ -183,7 +183,7 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_says_what_it_is(document):
     """Only what is fenced and named is run, so nothing else may look like code."""
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     languages = set(re.findall(r"^```(\w*)\n.*?^```", text, re.M | re.S))
     assert languages <= {"sh", "python", "snakemake", "yaml", "text", "mermaid", "dockerfile"}
     assert not re.findall(r"^    \S.*", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
@@ -191,7 +191,7 @@ def test_every_block_says_what_it_is(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_snippet_is_valid(document, place, monkeypatch):
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     monkeypatch.chdir(place)
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 20]> model (float[N, 3, 32, 32] images) => (float[N, M] logits) '
@@ -200,9 +200,9 @@ def test_every_snippet_is_valid(document, place, monkeypatch):
     onnx.save(model, "results/models/fbnet.onnx")
     for snippet in fences(text, "python"):
         exec(compile(snippet, document, "exec"), {"images": torch.zeros(2, 3, 32, 32).numpy()})
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     for snippet in fences(text, "yaml"):
-        Path("snippet.yaml").write_text(snippet)
+        Path("snippet.yaml").write_text(snippet, encoding="utf-8")
         check_yaml("snippet.yaml")
         settings = yaml.safe_load(snippet)
         if "base" in settings:
@@ -213,7 +213,7 @@ def test_every_snippet_is_valid(document, place, monkeypatch):
 
 
 def test_the_published_networks_are_all_listed():
-    listed = re.findall(r"^\| `(\w+)` \| \d+×\d+ \| [\d.]+ \| [\d.]+ \|", (ROOT / "README.md").read_text(), re.M)
+    listed = re.findall(r"^\| `(\w+)` \| \d+×\d+ \| [\d.]+ \| [\d.]+ \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     assert listed == list(published())
 
 
@@ -222,6 +222,6 @@ PROSE = [*DOCUMENTS, "config.yaml", "Makefile", *(f"examples/{path.name}" for pa
 
 @pytest.mark.parametrize("document", PROSE)
 def test_every_path_that_is_named_is_there(document):
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     for path in re.findall(r"(?<![\w/.{}-])(?:workflow|tests|benchmarks|profiles|examples|docs)/[\w./-]*\w", text):
         assert (ROOT / path).exists(), path

@@ -49,7 +49,7 @@ def environment(wheel, tmp_path_factory):
 
 def metadata(site_packages: Path) -> list[str]:
     [path] = site_packages.glob("fbnet_workflow-*.dist-info/METADATA")
-    return re.findall(r"^Requires-Dist: (.*)$", path.read_text(), re.M)
+    return re.findall(r"^Requires-Dist: (.*)$", path.read_text(encoding="utf-8"), re.M)
 
 
 def required(name: str, requirements: list[str], found: set | None = None) -> set[str]:

@@ -23,7 +23,7 @@ RULE = re.compile(r"^rule (\w+):(?:\n(?!rule ).*)*?\n    group:\n        \"(\w+)
 
 
 def profile(name):
-    return yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+    return yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text(encoding="utf-8"))
 
 
 BY_GRES = ("<<: &gpu {gpu: 0, gres: gpu:1}", "<<: *gpu")  # commented lines of profiles/slurm
@@ -40,7 +40,7 @@ def uncommented(name, *starts):
 
 def test_all_rules_of_a_group_that_measures_have_their_node_for_themselves():
     """Snakemake refuses a group whose rules want different things."""
-    text = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
     measure = {rule for rule, group in RULE.findall(text) if group in ("latency", "architectures")}
     assert {"profile_latency", "measure_architecture", "sample_architecture"} <= measure
     slurm = profile("slurm")["set-resources"]
@@ -100,7 +100,7 @@ def test_a_scheduler_of_commands_runs_everything_and_a_lost_training_again(workf
     toy = tmp_path / "toy"
     toy.mkdir()
     for name, text in (("qsub", QSUB), ("qstat", QSTAT)):
-        (toy / name).write_text(text)
+        (toy / name).write_text(text, encoding="utf-8")
         (toy / name).chmod(stat.S_IRWXU)
     environment = with_plugin("slurm") | {"TOY": str(toy), "PATH": f"{toy}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/cluster-generic", *SOON]
@@ -108,7 +108,7 @@ def test_a_scheduler_of_commands_runs_everything_and_a_lost_training_again(workf
     done = subprocess.run(command, cwd=workflow.folder, env=environment, **options)
     assert done.returncode == 0, done.stdout
     assert (workflow.folder / "results/modeldef/first.py").exists()
-    submitted = (toy / "submitted").read_text().splitlines()
+    submitted = (toy / "submitted").read_text(encoding="utf-8").splitlines()
     assert len(submitted) == 4  # profiling, training, training again, sampling with export
     measuring = [line for line in submitted if "place=excl" in line]
     assert len(measuring) == 2
@@ -129,7 +129,7 @@ def test_a_scheduler_of_commands_runs_everything_and_a_lost_training_again(workf
     ],
 )
 def test_the_status_of_a_job_in_the_words_of_the_plugin(tmp_path, answer, status):
-    (tmp_path / "qstat").write_text(f"#!/bin/bash\necho '{answer}'\n")
+    (tmp_path / "qstat").write_text(f"#!/bin/bash\necho '{answer}'\n", encoding="utf-8")
     (tmp_path / "qstat").chmod(stat.S_IRWXU)
     command = [ROOT / "profiles/cluster-generic/status.sh", "7.toy"]
     done = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True)
@@ -153,7 +153,7 @@ def kubernetes(pods: Path, evict):
                 [container] = body["spec"]["template"]["spec"]["containers"]
                 (pods / name).mkdir()
                 environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
-                with open(pods / f"{name}.log", "w") as log:
+                with open(pods / f"{name}.log", "w", encoding="utf-8") as log:
                     streams = {"stdout": log, "stderr": subprocess.STDOUT}
                     command = [*container["command"], *container["args"]]
                     processes[name] = subprocess.Popen(
@@ -210,13 +210,13 @@ def test_pods_get_what_they_need_bring_results_to_the_storage_and_go_on_after_an
         subprocess.run(["git", *command], cwd=workflow.folder, check=True)
     with kubernetes(tmp_path / "pods", lambda: list(volume.glob("local/**/checkpoint.pt"))) as (address, jobs):
         config["clusters"] = [{"name": "toy", "cluster": {"server": address}}]
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
         command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/kubernetes", *SOON]
         command += ["--default-storage-prefix", volume / "storage", "--remote-job-local-storage-prefix", volume / "local"]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 600}
         environment = with_plugin("kubernetes") | {"KUBECONFIG": str(tmp_path / "kubeconfig")}
         done = subprocess.run(command, cwd=workflow.folder, env=environment, **options)
-        logs = "\n".join(path.read_text() for path in (tmp_path / "pods").glob("*.log"))
+        logs = "\n".join(path.read_text(encoding="utf-8") for path in (tmp_path / "pods").glob("*.log"))
         assert done.returncode == 0, done.stdout + logs
     assert (volume / "storage/results/modeldef/first.py").exists()
     specs = [job["spec"]["template"]["spec"] for job in jobs.values()]
@@ -255,15 +255,15 @@ def test_with_conda_a_rule_runs_in_the_environment_that_its_file_describes(workf
     """A stand-in for conda makes an environment whose python is this one, and tells what it ran; Snakemake's own has little."""
     toy = tmp_path / "conda"
     (toy / "base/bin").mkdir(parents=True)
-    (toy / "base/bin/activate").write_text('export PATH="$1/bin:$PATH"\n')
-    (toy / "conda").write_text(CONDA)
+    (toy / "base/bin/activate").write_text('export PATH="$1/bin:$PATH"\n', encoding="utf-8")
+    (toy / "conda").write_text(CONDA, encoding="utf-8")
     (toy / "conda").chmod(stat.S_IRWXU)
     absent = ["torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "tqdm", "matplotlib", "onnx", "tensorboard"]
-    (toy / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n")
+    (toy / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n", encoding="utf-8")
     path = f"{toy}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(toy), "PYTHON": sys.executable}
     done = workflow("results/data/digits/dataset.json", "--sdm", "conda", env=environment)
     assert done.returncode == 0, done.stdout
     assert (toy / "made_from.yaml").read_bytes() == (ROOT / "workflow/envs/fbnet.yaml").read_bytes()
-    [script] = (toy / "ran").read_text().split()
+    [script] = (toy / "ran").read_text(encoding="utf-8").split()
     assert script.endswith("workflow/scripts/download_cifar.py")

@@ -22,22 +22,22 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "_HOME", tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 
 def test_what_a_room_hands_on_is_followed_to_where_it_is_defined(house):
     assert list(code_hashes(house / "run.py")) == ["fbnet/ground.py", "fbnet/room/used.py", "run.py"]
-    (house / "run.py").write_text("from fbnet.room import other\nimport fbnet.ground\n")
+    (house / "run.py").write_text("from fbnet.room import other\nimport fbnet.ground\n", encoding="utf-8")
     assert list(code_hashes(house / "run.py")) == ["fbnet/ground.py", "fbnet/room/other.py", "run.py"]
-    (house / "run.py").write_text("from fbnet.room import unused\n")
+    (house / "run.py").write_text("from fbnet.room import unused\n", encoding="utf-8")
     assert list(code_hashes(house / "run.py")) == ["fbnet/ground.py", "fbnet/room/other.py", "run.py"]
-    (house / "fbnet/room/__init__.py").write_text("def unused():\n    pass\n")
+    (house / "fbnet/room/__init__.py").write_text("def unused():\n    pass\n", encoding="utf-8")
     assert list(code_hashes(house / "run.py")) == ["fbnet/room/__init__.py", "run.py"]
 
 
 def test_an_import_within_a_function_counts(house):
-    (house / "run.py").write_text("def main():\n    from fbnet.room import use\n\n    return use\n")
+    (house / "run.py").write_text("def main():\n    from fbnet.room import use\n\n    return use\n", encoding="utf-8")
     assert "fbnet/room/used.py" in code_hashes(house / "run.py")
 
 
@@ -55,7 +55,7 @@ def test_an_import_within_a_function_counts(house):
 )
 def test_what_does_not_count(house, text):
     before = code_hashes(house / "run.py")
-    (house / "run.py").write_text(text)
+    (house / "run.py").write_text(text, encoding="utf-8")
     assert code_hashes(house / "run.py") == before
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_count(house, text):
 )
 def test_what_counts(house, text):
     before = code_hashes(house / "run.py")
-    (house / "run.py").write_text(text)
+    (house / "run.py").write_text(text, encoding="utf-8")
     assert code_hashes(house / "run.py") != before
 
 

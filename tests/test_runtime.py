@@ -3,10 +3,13 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
 
+from conftest import ROOT
 from fbnet.runtime import Progress, log, replacing, write_text
 
 
@@ -52,3 +55,29 @@ def test_an_error_of_the_drive_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="another"), replacing(tmp_path / "b.tsv"):
         (tmp_path / "another").read_text(encoding="utf-8")
     assert not [*tmp_path.iterdir()]
+
+
+PROGRAM = """
+import argparse
+from fbnet.errors import InputError
+from fbnet.runtime import log, run
+
+def main(arguments):
+    print("5 µs")
+    log.info("× 2")
+    raise InputError("Σ")
+
+run(argparse.ArgumentParser("program"), main)
+"""
+
+
+def test_what_a_locale_lacks_fails_nothing_and_the_log_is_utf_8(tmp_path):
+    program, log_file = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(PROGRAM, encoding="utf-8")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment["PYTHONPATH"] = str(ROOT / "workflow/scripts")
+    done = subprocess.run([sys.executable, program, "--log", log_file], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout == b"5 ?s\n"
+    assert [line.split(b": ", 1)[1] for line in done.stderr.splitlines()] == [b"? 2", b"?"]
+    assert re.findall(r"\d (.*)", log_file.read_text(encoding="utf-8")) == ["× 2", "Σ"]

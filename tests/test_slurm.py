@@ -67,7 +67,7 @@ class SlurmWorkflow(Workflow):
     def said(self):
         """All that was said, by Snakemake or in a job."""
         logs = [self.output, *self.folder.glob(".snakemake/slurm_logs/**/*.log"), *self.results.glob("logs/**/*.log")]
-        return "\n".join(path.read_text() for path in logs)
+        return "\n".join(path.read_text(encoding="utf-8") for path in logs)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def finished(toy, tmp_path_factory):
     )
     done = workflow("all", "make_report")
     assert done.returncode == 0, done.stdout
-    workflow.output.write_text(done.stdout)
+    workflow.output.write_text(done.stdout, encoding="utf-8")
     return workflow
 
 
@@ -122,7 +122,7 @@ def held(workflow, snakemake):
 
 def assert_goes_on_and_ends(workflow, snakemake):
     """Snakemake ends well; the search went on, each epoch is there once, and nothing is left of what a resumption needs."""
-    assert snakemake.wait(600) == 0, workflow.output.read_text()
+    assert snakemake.wait(600) == 0, workflow.output.read_text(encoding="utf-8")
     assert "Resuming in epoch" in workflow.said()
     assert_whole(workflow)
 
@@ -134,7 +134,7 @@ def assert_whole(workflow):
     theta = pd.read_csv(workflow.results / "search/first/theta.tsv", sep="\t")
     assert not theta.duplicated(["epoch", "layer", "op"]).any()
     assert not workflow.checkpoint.exists()
-    assert "Traceback" not in workflow.output.read_text()
+    assert "Traceback" not in workflow.output.read_text(encoding="utf-8")
 
 
 @pytest.mark.xdist_group("finished")
@@ -147,7 +147,7 @@ def test_the_sweep_runs_in_as_few_submissions_as_it_should(finished):
     # profiling with its plot and validation; 2 searches, 2 × sampling with export and measurement, 2 × judging inside the
     # supernet, 2 trainings, the report with its plots
     assert len(jobs) == 1 + 2 + 2 + 2 + 2 + 1
-    assert finished.output.read_text().count("has been submitted with SLURM jobid") == len(jobs)
+    assert finished.output.read_text(encoding="utf-8").count("has been submitted with SLURM jobid") == len(jobs)
     assert {"machine", "host", "cores"} <= read_header(finished.results / "latency/cpu.tsv").keys()
 
 
@@ -208,7 +208,7 @@ def test_snakemake_killed_and_started_again_waits_for_its_own_job(prepare):
         assert workflow("--unlock").returncode == 0
         again = workflow.start()
         wait_for(lambda: "is in use" in workflow.said(), again)
-    assert again.wait(600) == 0, workflow.output.read_text()
+    assert again.wait(600) == 0, workflow.output.read_text(encoding="utf-8")
     assert "The same search has ended meanwhile" in workflow.said()
     assert_whole(workflow)
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -45,9 +46,9 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
     samples = pd.read_csv(results / "architectures/first.tsv", sep="\t")
     assert list(samples) == ["name", "ops", "log_prob", "latency_us", "macs", "params"]
     assert 1 <= len(samples) <= 4
-    [assignment] = ast.parse((results / "modeldef/first.py").read_text()).body
+    [assignment] = ast.parse((results / "modeldef/first.py").read_text(encoding="utf-8")).body
     assert sorted(ast.literal_eval(assignment.value)) == sorted(samples["name"])
-    document = json.loads((results / "modeldef/first.json").read_text())
+    document = json.loads((results / "modeldef/first.json").read_text(encoding="utf-8"))
     assert set(document["architectures"]) == set(samples["name"])
     assert {"settings", "space", "code", "table_sha256", "data_sha256", "versions", "host"} <= set(document["provenance"])
     assert document["provenance"]["settings"]["seed"] == 0
@@ -58,7 +59,7 @@ def test_it_runs_from_nothing_to_a_model_definition(finished_workflow):
         assert re.search(rf"    \S*snakemake {target} --cores 2\n", end), target
     assert re.search(r"\nLatency table cpu: predicted within .*% in the mean over 4 random networks, allowed 10%: ", end)
     assert "latency of 4 random networks" in finished_workflow.output
-    epochs = re.findall(r"epoch (\d)/2: ", (results / "logs/train_supernet/first.log").read_text())
+    epochs = re.findall(r"epoch (\d)/2: ", (results / "logs/train_supernet/first.log").read_text(encoding="utf-8"))
     assert epochs == ["1", "2"]
     assert len(re.findall(r" train_supernet first: epoch \d/2: ", finished_workflow.output)) == 2
 
@@ -149,17 +150,19 @@ def test_code_is_that_of_whoever_uses_the_module(module, scripts):
 )
 def test_an_edit_reruns_whoever_uses_the_module(copy_of_finished, module, rules):
     path = copy_of_finished.folder / f"workflow/scripts/fbnet/{module}.py"
-    path.write_text(path.read_text() + "\nEDITED = True\n")
+    path.write_text(path.read_text(encoding="utf-8") + "\nEDITED = True\n", encoding="utf-8")
     assert copy_of_finished.planned() == rules
 
 
 def test_comments_docstrings_and_layout_rerun_nothing(copy_of_finished):
     for path in (copy_of_finished.folder / "workflow/scripts").rglob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node):
                 node.body[0].value.value = "Other words."
-        path.write_text(f"# another comment\n{ast.unparse(tree)}\n")  # without comments, and in lines of its own
+        path.write_text(
+            f"# another comment\n{ast.unparse(tree)}\n", encoding="utf-8"
+        )  # without comments, and in lines of its own
     assert copy_of_finished.planned() == set()
 
 
@@ -247,7 +250,7 @@ def test_the_evaluation_and_what_reruns_of_it(evaluated_workflow, copy_of_evalua
     order = pd.read_csv(results / "evaluation/ranking.tsv", sep="\t")
     enough = summary[summary.network.isin(random + ranked)].ops.nunique() == 5  # two draws may have met
     assert order.by.tolist() == (["supernet", "macs", "params", "latency", "chance", "training"] if enough else [])
-    page = (results / "report.html").read_text()
+    page = (results / "report.html").read_text(encoding="utf-8")
     for text in ("random_cpu_2s_2", "within the table", "Within 2,000 ms on cpu, first reaches"):
         assert text in page, text
     assert "Within 2,000 ms on cpu, first reaches" in " ".join(evaluated_workflow.output.split())  # the summary that is printed
@@ -376,7 +379,7 @@ def test_a_strict_search_does_not_start_from_a_bad_table(copy_of_finished):
 
 def test_a_table_of_other_hardware_is_not_held_against_this(copy_of_finished):
     table = copy_of_finished.folder / "results/latency/cpu.tsv"
-    table.write_text(re.sub("# machine: .*", "# machine: another processor", table.read_text()))
+    table.write_text(re.sub("# machine: .*", "# machine: another processor", table.read_text(encoding="utf-8")), encoding="utf-8")
     failed = copy_of_finished("results/latency/cpu.validation.tsv", "--rerun-triggers", "input")
     assert failed.returncode != 0, failed.stdout
     assert "was measured on another processor" in failed.stdout
@@ -400,7 +403,7 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     assert (results / "search/first/theta.tsv").stat().st_mtime_ns == before
     assert read_header(results / "latency/onnx.tsv")["engine"] == "onnxruntime"
     assert (results / "models/for_onnx.int8.onnx").exists()
-    assert "| int8 | for_onnx.int8.onnx: top-1 " in (results / "models/for_onnx.md").read_text()
+    assert "| int8 | for_onnx.int8.onnx: top-1 " in (results / "models/for_onnx.md").read_text(encoding="utf-8")
     dry = workflow("--dry-run").stdout
     assert "results/latency/onnx.validation.tsv" in dry
     assert "results/latency/macs.validation.tsv" not in dry
@@ -424,7 +427,7 @@ def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):
         assert done.returncode != 0
         assert message in done.stdout
         assert "Traceback" not in done.stdout
-    (workflow.folder / "config.yaml").write_text("searches:\n  a: {}\n  a: {}\n")
+    (workflow.folder / "config.yaml").write_text("searches:\n  a: {}\n  a: {}\n", encoding="utf-8")
     done = workflow("--dry-run")
     assert "the key 'a' is there 2 times" in done.stdout
     assert "Traceback" not in done.stdout
@@ -438,7 +441,8 @@ def test_a_configfile_stands_for_itself_and_a_table_that_is_brought_is_used_as_i
     own.write_text(
         yaml.safe_dump(
             with_settings(searches={"own": {}}, results=hostile, latency={"phone": {"table": table.name}}, search__target="phone")
-        )
+        ),
+        encoding="utf-8",
     )
     made, results = f"{hostile}/architectures/own.tsv", workflow.folder / hostile
     call = (made, "--configfile", own, "--config", "search={epochs: 3}")
@@ -459,17 +463,17 @@ def test_a_configfile_stands_for_itself_and_a_table_that_is_brought_is_used_as_i
 
 def test_export_appends_to_a_file_kept_by_hand(finished_workflow, script, tmp_path):
     kept = tmp_path / "fbnet_modeldef.py"
-    kept.write_text("import torch  # never executed\nMODEL_ARCH = {\n}\n")
+    kept.write_text("import torch  # never executed\nMODEL_ARCH = {\n}\n", encoding="utf-8")
     results = finished_workflow.folder / "results"
     arguments = ["--architectures", results / "architectures/first.tsv", "--supernet", results / "search/first/supernet.pt"]
     first = script("export_modeldef", *arguments, "--append-to", kept)
     assert first.returncode == 0, first.stderr
-    text = kept.read_text()
+    text = kept.read_text(encoding="utf-8")
     assert '"first_1": {' in text
     again = script("export_modeldef", *arguments, "--append-to", kept)
     assert again.returncode == 1
     assert "exists already" in again.stderr
-    assert kept.read_text() == text
+    assert kept.read_text(encoding="utf-8") == text
     assert [path.name for path in tmp_path.iterdir()] == ["fbnet_modeldef.py"]
 
 
@@ -495,3 +499,14 @@ def test_formatted_linted_and_clean():
     ):
         done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("settings", [{}, {"search__epochs": 0}], ids=["right", "wrong"])
+def test_a_locale_without_our_characters_stops_nothing(workflow, settings):
+    """And neither does it hide what is wrong: config.yaml has characters that ASCII lacks."""
+    text = (ROOT / "config.yaml").read_text(encoding="utf-8")
+    (workflow.folder / "config.yaml").write_text(text.replace("epochs: 90", "epochs: 0") if settings else text, encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = workflow("--dry-run", "--quiet", env=os.environ | ascii_only)
+    assert ("search.epochs is 0" in done.stdout) == bool(settings), done.stdout
+    assert (done.returncode == 0) == (not settings), done.stdout

@@ -91,7 +91,7 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
     with safe_open(tmp_path / "first.safetensors", "pt") as file:
         assert json.loads(file.metadata()["space"]) == architecture.space.definition
 
-    card = (tmp_path / "first.md").read_text()
+    card = (tmp_path / "first.md").read_text(encoding="utf-8")
     macs, params = size(architecture.cells)
     found = [
         "predicted latency",
@@ -103,7 +103,7 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
     found += ["RGB in 0–1, resized and centre-cropped to 16×16, minus the mean (0.3", "of the training images of digits"]
     for text in (f"{macs:,}", f"{params:,}", str(architecture), *found):
         assert text in card, text
-    provenance = json.loads((results / "modeldef/first.json").read_text())["provenance"]
+    provenance = json.loads((results / "modeldef/first.json").read_text(encoding="utf-8"))["provenance"]
     one_shot = (
         f"| one-shot accuracy | top-1 {provenance['top1']:.1%} with inherited weights, on the architecture (validation) split"
     )
@@ -117,7 +117,7 @@ def test_a_published_network_is_exported_by_its_name_and_runs_in_timm_as_its_car
     assert done.returncode == 0, done.stderr
     made = ["x.md", "x.onnx", "x.pt2", "x.safetensors", "x.timm.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == made
-    card = (tmp_path / "x.md").read_text()
+    card = (tmp_path / "x.md").read_text(encoding="utf-8")
     assert "random: train the network before use" in card
     assert "logits differ at most by" in done.stderr
     assert "x.timm.safetensors" in done.stderr
@@ -135,7 +135,7 @@ def test_what_timm_cannot_express_leaves_no_file_of_an_earlier_export(tmp_path):
         architecture = find(line, "tiny")
         export(Model(architecture, network_of(architecture), {"weights": "random"}, "as they are"), {}, tmp_path / "x.onnx")
         assert (tmp_path / "x.timm.safetensors").exists() == made
-    card = (tmp_path / "x.md").read_text()
+    card = (tmp_path / "x.md").read_text(encoding="utf-8")
     assert "There is no file for timm: timm's block strings cannot express the operator ir_k3_s2 of layer 1." in card
 
 
@@ -198,20 +198,20 @@ def test_the_card_tells_latencies_and_what_was_measured_beside_the_same_table(ti
     measurement = tmp_path / "measurement.tsv"
     written = {"name": "a", "ops": " ".join(architecture.ops), "predicted_us": predicted[0], "measured_us": 1234.56}
     other = written | {"ops": "skip skip skip", "measured_us": 1.0}
-    measurement.write_text(tsv([other, written], list(written), {"machine": "mine", "threads": "1"}))
+    measurement.write_text(tsv([other, written], list(written), {"machine": "mine", "threads": "1"}), encoding="utf-8")
     missing = tmp_path / "missing.tsv"
     rows = latencies(architecture, tables, [missing, measurement])
     assert rows["measured latency"] == "1,235 µs on mine, threads=1"
     other = written | {"other_us": 1987.6}
     for allocator, how in (("keep", "without"), ("plain", "with")):
-        measurement.write_text(tsv([other], list(other), {"machine": "mine", "allocator": allocator}))
+        measurement.write_text(tsv([other], list(other), {"machine": "mine", "allocator": allocator}), encoding="utf-8")
         told = latencies(architecture, tables, [measurement])["measured latency"]
         assert told.startswith("1,235 µs on mine")
         assert told.endswith(f", 1,988 µs there {how} the line that keeps memory")
     assert all(f"{us:,.0f} µs on a device" in rows["predicted latency"] for us in predicted)
     assert latencies(architecture, tables[1:], [measurement]).keys() == {"predicted latency"}  # measured beside another table
     assert latencies(architecture, [], []) == {}
-    measurement.write_text("nothing\nof the kind\n")
+    measurement.write_text("nothing\nof the kind\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"measurement.tsv is no measurement"):
         latencies(architecture, tables, [measurement])
 

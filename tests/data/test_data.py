@@ -157,7 +157,7 @@ def image_folder(folder, classes=("cat", "dog", "eel"), splits=("train", "test")
 
 def test_an_image_folder_of_any_number_of_classes(script, tmp_path):
     folder = image_folder(tmp_path / "my images")
-    (folder / "train/cat/notes.txt").write_text("no image")
+    (folder / "train/cat/notes.txt").write_text("no image", encoding="utf-8")
     done = script("download_cifar", "--name", "image_folder", "--folder", folder, "--resolution", 24, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     dataset = read_dataset(tmp_path / "out")
@@ -265,7 +265,7 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, caplog):
     assert sorted(dataset.train_labels.tolist()) == [0] * 2 + [1] * 3  # the last image has the place of the broken one
     assert (dataset.train_images == 80 * dataset.train_labels[:, None, None, None] * np.array([1, 0, 0])).all()
     assert dataset.test_labels.tolist() == [0] * 3 + [1] * 3
-    [skipped] = json.loads((tmp_path / "out/dataset.json").read_text())["source"]["skipped"]
+    [skipped] = json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["source"]["skipped"]
     assert "train/Birnen/1.png (" in skipped
     for text in (
         "train: files that are no images we can read were left out: 20 × .heic, 6 × hidden.",
@@ -289,4 +289,4 @@ def test_the_real_cifar10_has_its_known_statistics(script, tmp_path):
     assert np.allclose(dataset.mean, (0.4914, 0.4822, 0.4465), atol=0.01)
     assert np.allclose(dataset.std, (0.2470, 0.2435, 0.2616), atol=0.01)  # the reference's 0.2023, ... are wrong
     assert np.bincount(dataset.train_labels).tolist() == [300] * 10
-    assert json.loads((tmp_path / "c/dataset.json").read_text())["train"] == 3000
+    assert json.loads((tmp_path / "c/dataset.json").read_text(encoding="utf-8"))["train"] == 3000

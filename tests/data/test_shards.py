@@ -72,7 +72,7 @@ def test_what_is_done_when_it_is_stopped_is_not_done_again(few, tmp_path, monkey
     stopped_at(16 + 12, killed)  # within the fourth shard
     with pytest.raises(KeyboardInterrupt):
         prepare_image_folder(tmp_path / "out", folder, 8)
-    with (tmp_path / "out/.preparing/train_images.done").open("a") as notes:
+    with (tmp_path / "out/.preparing/train_images.done").open("a", encoding="utf-8") as notes:
         notes.write('["half a li')
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".preparing"]
     stopped_at(0, killed)
@@ -117,8 +117,8 @@ def test_two_processes_that_are_stopped_and_killed_make_what_one_makes(tmp_path)
     }
     for what, (code, said) in outcomes.items():
         program = preparing(folder, out)
-        done = notes.read_text().count("\n") if notes.exists() else 0
-        wait_for(lambda done=done: notes.exists() and notes.read_text().count("\n") > done, program)
+        done = notes.read_text(encoding="utf-8").count("\n") if notes.exists() else 0
+        wait_for(lambda done=done: notes.exists() and notes.read_text(encoding="utf-8").count("\n") > done, program)
         children = [child for child in psutil.Process(program.pid).children() if "spawn_main" in " ".join(child.cmdline())]
         assert len(children) == 2, what
         if what.startswith("SIG"):

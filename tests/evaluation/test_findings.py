@@ -107,13 +107,13 @@ def test_a_network_over_its_budget_is_told(latency_us, measured_us, budget_us, w
 def results(tmp_path):
     """What is read beside summary, comparisons and ranking."""
     (tmp_path / "latency").mkdir()
-    (tmp_path / "latency/cpu.validation.tsv").write_text("# mean_error: 0.03\nops\n")
+    (tmp_path / "latency/cpu.validation.tsv").write_text("# mean_error: 0.03\nops\n", encoding="utf-8")
     (tmp_path / "search/found_0").mkdir(parents=True)
     rows = [
         (epoch, layer, 0.25 if epoch == 0 else share) for epoch in (0, 1) for layer in "123" for share in (0.97, 0.01, 0.01, 0.01)
     ]
     text = "".join(f"{epoch}\t{layer}\t{share}\n" for epoch, layer, share in rows)
-    (tmp_path / "search/found_0/theta.tsv").write_text(f"epoch\tlayer\tprobability\n{text}")
+    (tmp_path / "search/found_0/theta.tsv").write_text(f"epoch\tlayer\tprobability\n{text}", encoding="utf-8")
     return tmp_path
 
 
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_a_search_is_about_it(results, tiny):
     for part, (_, _, text) in zip(("layers that can be left out", "hardly more than chance", "12.5% more"), found, strict=True):
         assert part in text
     theta = results / "search/found_0/theta.tsv"
-    theta.write_text(theta.read_text().replace("0.97", "0.25").replace("0.01", "0.25"))
+    theta.write_text(theta.read_text(encoding="utf-8").replace("0.97", "0.25").replace("0.01", "0.25"), encoding="utf-8")
     assert "hardly decided" in found_of(good)[1][2]
 
 

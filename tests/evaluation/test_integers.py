@@ -48,7 +48,7 @@ def test_in_int8_a_network_is_smaller_nearly_the_same_and_its_accuracy_is_told(d
 
     export(Model(architecture, network, {"weights": "random"}, "none"), {}, out, more)
     file = tmp_path / "net.int8.onnx"
-    assert f"| int8 | {said['int8']} |" in (tmp_path / "net.md").read_text()
+    assert f"| int8 | {said['int8']} |" in (tmp_path / "net.md").read_text(encoding="utf-8")
     convolutions = [node for node in onnx.load(file).graph.node if node.op_type == "Conv"]
     weights = {tensor.name: tensor for tensor in onnx.load(file).graph.initializer}
     made = {output: node for node in onnx.load(file).graph.node for output in node.output}

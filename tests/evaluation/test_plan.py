@@ -8,7 +8,7 @@ from fbnet.config import resolve
 from fbnet.errors import InputError
 from fbnet.evaluation import network_sets
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 BUDGET = {"latency_budget": "8ms"}
 
 

@@ -142,16 +142,16 @@ def test_stopped_and_killed_it_ends_with_the_same_weights(digits, tmp_path):
     again = command(digits, out, "--checkpoint-minutes", "0.001")
     log = out.with_suffix(".log")
     for number in (signal.SIGKILL, signal.SIGTERM):
-        seen = len(log.read_text()) if log.exists() else 0
+        seen = len(log.read_text(encoding="utf-8")) if log.exists() else 0
         process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while process.poll() is None and (not log.exists() or "Each epoch:" not in log.read_text()[seen:]):
+        while process.poll() is None and (not log.exists() or "Each epoch:" not in log.read_text(encoding="utf-8")[seen:]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait() == (-9 if number == signal.SIGKILL else 75)
     subprocess.run(again, check=True, timeout=300, capture_output=True)
-    assert "Resuming in epoch" in log.read_text()
+    assert "Resuming in epoch" in log.read_text(encoding="utf-8")
     first, second = (torch.load(folder / "network.pt", weights_only=True) for folder in (whole, out))
     assert first["weights"].keys() == second["weights"].keys()
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())

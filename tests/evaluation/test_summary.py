@@ -20,7 +20,7 @@ def results(tmp_path, tiny):
     """A folder as one search and its validated table leave it, as far as the summary reads it."""
     (tmp_path / "latency").mkdir()
     write_table(tmp_path / "latency/cpu.tsv", tiny, latency_us=lambda cell: 10.0 * cell.c_out * cell.expansion)
-    (tmp_path / "latency/cpu.validation.tsv").write_text(VALIDATION.format(error=0.051))
+    (tmp_path / "latency/cpu.validation.tsv").write_text(VALIDATION.format(error=0.051), encoding="utf-8")
     add_search(tmp_path, "first", tiny)
     return tmp_path
 
@@ -30,13 +30,13 @@ def add_search(results, name, space, ops=OPS, raced=None, **settings):
     provenance = {"space": space.definition, "settings": SETTINGS | settings, "ops": OPS.split(), "top1": 0.582}
     entry = {"ops": ops, "latency_us": 3420.4, "macs": 2_100_000, "params": 570_000} | (raced or {})
     document = {"architectures": {name: entry}, "provenance": provenance | {"classes": list("0123456789")}}
-    (results / f"modeldef/{name}.json").write_text(json.dumps(document))
+    (results / f"modeldef/{name}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def add_measurement(results, ops=OPS, header=""):
     (results / "measurement").mkdir(exist_ok=True)
     rows = f"name\tops\tpredicted_us\tmeasured_us\tlatency_us\nfirst\t{ops}\t3420.4\t3512.0\t3390.0\n"
-    (results / "measurement/first.tsv").write_text(header + rows)
+    (results / "measurement/first.tsv").write_text(header + rows, encoding="utf-8")
 
 
 def printed(capsys, results, searches=None, error=0.1):
@@ -77,12 +77,13 @@ def test_warnings_are_counted_and_alike_ones_are_one_entry(capsys, results, tiny
     add_search(results, "second", tiny)
     add_measurement(results, header="# disturbed: a build ran\n")
     table = results / "latency/cpu.tsv"
-    table.write_text("# disturbed: others used 50% of the cores\n" + table.read_text())
+    table.write_text("# disturbed: others used 50% of the cores\n" + table.read_text(encoding="utf-8"), encoding="utf-8")
     (results / "evaluation").mkdir()
     (results / "evaluation/findings.tsv").write_text(
         "about\tkind\ttext\nall\tcomparison\tWithin 8 ms all is well.\n"
         "first\twarning\tTheta has hardly decided (its entropy is 93%).\n"
-        "second\twarning\tTheta has hardly decided (its entropy is 91.5%).\n"
+        "second\twarning\tTheta has hardly decided (its entropy is 91.5%).\n",
+        encoding="utf-8",
     )
     found = printed(capsys, results, {"first": SEARCH, "second": SEARCH}, error=0.05)
     verdict = "predicted within 5.1% in the mean over 16 random networks, allowed 5%"
@@ -148,7 +149,7 @@ def add_theta(results, *shares):
     (results / "search/first").mkdir(parents=True)
     rows = [(epoch, layer, share) for epoch in (0, 1) for layer in (1, 2, 3) for share in ([0.25] * 4 if epoch == 0 else shares)]
     text = "".join(f"{epoch}\t{layer}\t{share}\n" for epoch, layer, share in rows)
-    (results / "search/first/theta.tsv").write_text(f"epoch\tlayer\tprobability\n{text}")
+    (results / "search/first/theta.tsv").write_text(f"epoch\tlayer\tprobability\n{text}", encoding="utf-8")
 
 
 def test_what_is_wrong_with_a_search_is_told_without_an_evaluation(capsys, results, tiny):
@@ -165,7 +166,9 @@ def test_what_the_findings_say_too_is_told_once(capsys, results):
     assert "\n1 warning\n  first: The search has hardly decided" in alone
     [text] = diagnosis(read_space("tiny"), OPS.split(), [[0.26, 0.24, 0.25, 0.25]] * 3, 0.58, 10)
     (results / "evaluation").mkdir()
-    (results / "evaluation/findings.tsv").write_text(f"about\tkind\ttext\nfirst\twarning\t{text.replace('100%', '99%')}\n")
+    (results / "evaluation/findings.tsv").write_text(
+        f"about\tkind\ttext\nfirst\twarning\t{text.replace('100%', '99%')}\n", encoding="utf-8"
+    )
     both = printed(capsys, results)
     assert "\n1 warning\n  first: The search has hardly decided" in both
     assert both.count("hardly decided") == 1
@@ -181,14 +184,14 @@ def test_a_table_whose_operators_hardly_differ_is_warned_of(capsys, results, tin
 def test_a_damaged_file_is_named(capsys, results):
     for name in ("latency/cpu.validation.tsv", "measurement/first.tsv", "modeldef/first.json"):
         (results / name).parent.mkdir(exist_ok=True)
-        (results / name).write_text("{}\n{}\n")
+        (results / name).write_text("{}\n{}\n", encoding="utf-8")
         with pytest.raises(InputError, match=f"{name} is not as it was made"):
             printed(capsys, results)
 
 
 def test_a_table_that_is_damaged_is_named(capsys, results):
     table = results / "latency/cpu.tsv"
-    table.write_text(table.read_text().replace("80.0", "8O.0"))
+    table.write_text(table.read_text(encoding="utf-8").replace("80.0", "8O.0"), encoding="utf-8")
     with pytest.raises(
         InputError, match=r"latency/cpu\.tsv, layer stem, conv_k3 .*: latency_us is '8O\.0', but must be a number"
     ):

@@ -29,7 +29,7 @@ def test_the_best_training_run_of_a_search_is_exported(copy_of_evaluated):
     [logits] = onnxruntime.InferenceSession(results / "trained/first.onnx").run(None, {"images": images.numpy()})
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
-    card = (results / "trained/first.md").read_text()
+    card = (results / "trained/first.md").read_text(encoding="utf-8")
     for text in (
         f"for 3 epochs with seed {best['settings']['seed']}: the best in validation accuracy of 2 training runs",
         f"| top-1 {best['test_top1']:.2%} in this training run",
@@ -38,7 +38,7 @@ def test_the_best_training_run_of_a_search_is_exported(copy_of_evaluated):
     ):
         assert text in card, text
     assert "supernet" not in card
-    description = json.loads((results / "data/digits/dataset.json").read_text())
+    description = json.loads((results / "data/digits/dataset.json").read_text(encoding="utf-8"))
     assert all(f"{value:.4f}" in card for value in (*description["mean"], *description["std"]))
 
     assert workflow.planned(made) == set()

@@ -24,7 +24,7 @@ def table(path, factor=lambda cell: 1.0, iqr=5.0, runs=100, space=SPACE, **heade
 
     write_table(path, space, latency_us=lambda cell: cost[cell.build_key] * factor(cell), change=change)
     lines = "".join(f"# {key}: {value}\n" for key, value in (HEADER | header).items())
-    path.write_text(lines + path.read_text())
+    path.write_text(lines + path.read_text(encoding="utf-8"), encoding="utf-8")
     return path
 
 
@@ -82,38 +82,43 @@ def test_the_table_in_use_stays_if_the_new_one_says_the_same(tmp_path, new, keep
 )
 def test_a_broken_table_is_named(tmp_path, column, value, message):
     old, new = table(tmp_path / "old.tsv"), table(tmp_path / "new.tsv")
-    lines = old.read_text().splitlines()
+    lines = old.read_text(encoding="utf-8").splitlines()
     cells = lines[-1].split("\t")
     cells[COLUMNS.index(column)] = value
-    old.write_text("\n".join([*lines[:-1], "\t".join(cells)]))
+    old.write_text("\n".join([*lines[:-1], "\t".join(cells)]), encoding="utf-8")
     with pytest.raises(InputError, match=rf"old\.tsv.* {message}"):
         compare(old, new, "compare")
 
 
 def settled(tmp_path, choice="compare", **settings):
-    text = table(tmp_path / "new.tsv", **settings).read_text()
+    text = table(tmp_path / "new.tsv", **settings).read_text(encoding="utf-8")
     return text, settle(text, tmp_path / "cpu", choice)
 
 
 def test_what_is_kept_and_recorded(tmp_path):
     history = tmp_path / "cpu"
     first, used = settled(tmp_path)
-    assert used == first == (history / "accepted.tsv").read_text()
+    assert used == first == (history / "accepted.tsv").read_text(encoding="utf-8")
     assert not (history / "drift.tsv").exists()
 
     second, used = settled(tmp_path, factor=lambda cell: 1.04)
-    assert used == first == (history / "accepted.tsv").read_text() == (history / "before.tsv").read_text()
-    assert (history / "measured.tsv").read_text() == second
+    assert (
+        used
+        == first
+        == (history / "accepted.tsv").read_text(encoding="utf-8")
+        == (history / "before.tsv").read_text(encoding="utf-8")
+    )
+    assert (history / "measured.tsv").read_text(encoding="utf-8") == second
 
     third, used = settled(tmp_path, factor=lambda cell: 1.5)
-    assert used == third == (history / "accepted.tsv").read_text()
-    assert (history / "before.tsv").read_text() == first
+    assert used == third == (history / "accepted.tsv").read_text(encoding="utf-8")
+    assert (history / "before.tsv").read_text(encoding="utf-8") == first
 
     _, used = settled(tmp_path, choice="refuse")
     assert used == third
     fifth, used = settled(tmp_path, choice="accept", factor=lambda cell: 1.01)
     assert used == fifth
-    record = [line.split("\t") for line in (history / "drift.tsv").read_text().splitlines()]
+    record = [line.split("\t") for line in (history / "drift.tsv").read_text(encoding="utf-8").splitlines()]
     assert record[0] == ["date", "decision", "level", "allowed", "difference", "cells", "reason"]
     assert [row[1] for row in record[1:]] == ["kept", "replaced", "kept", "replaced"]
     assert [float(row[2]) for row in record[1:]] == pytest.approx([0.04, 0.5, -1 / 3, 1.01 / 1.5 - 1], abs=1e-3)
@@ -129,8 +134,8 @@ def test_deciding_by_hand(tmp_path, script):
 
     first, _ = settled(tmp_path)
     second, _ = settled(tmp_path, factor=lambda cell: 1.5)
-    use.write_text(second)
+    use.write_text(second, encoding="utf-8")
     for decision, text in (("refuse", first), ("refuse", first), ("accept", second), ("refuse", first)):
         done = script("decide_latency", decision, use)
         assert done.returncode == 0, done.stderr
-        assert use.read_text() == text == (tmp_path / "cpu/accepted.tsv").read_text()
+        assert use.read_text(encoding="utf-8") == text == (tmp_path / "cpu/accepted.tsv").read_text(encoding="utf-8")

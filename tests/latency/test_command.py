@@ -29,7 +29,7 @@ def target(tmp_path):
 
     def make(code="", pattern=PATTERN, **changes):
         program = tmp_path / "my timer.py"
-        program.write_text(code or TIMES.replace("{SAID}", US))
+        program.write_text(code or TIMES.replace("{SAID}", US), encoding="utf-8")
         command = f"{shlex.quote(sys.executable)} {shlex.quote(str(program))} {{model}} --threads={{threads}} -b {{batch}}"
         return Target(**{"engine": "command", "command": command, "pattern": pattern} | changes)
 

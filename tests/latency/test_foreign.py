@@ -28,12 +28,12 @@ def own(tiny, tmp_path):
 
 
 def lines_of(path):
-    return [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 
 
 def changed(path, change):
     """The same rows as another text; `change` makes it of lines of columns."""
-    path.write_text(change(lines_of(path)))
+    path.write_text(change(lines_of(path)), encoding="utf-8")
 
 
 def joined(lines, separator="\t"):
@@ -48,7 +48,7 @@ def scaled(lines, factor, column="latency_us"):
 
 def test_a_table_of_ours_stays_as_it_is(own, tiny):
     path, _ = own
-    assert as_ours(path, tiny, 10) == path.read_text()
+    assert as_ours(path, tiny, 10) == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
@@ -103,7 +103,7 @@ def test_numbers_as_pandas_and_spreadsheets_write_them(own, tiny):
     ],
 )
 def test_what_cannot_be_meant_is_named(tiny, tmp_path, text, message):
-    (tmp_path / "wrong.tsv").write_text(text)
+    (tmp_path / "wrong.tsv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"wrong\.tsv") as error:
         as_ours(tmp_path / "wrong.tsv", tiny, 10)
     assert message in str(error.value)
@@ -117,7 +117,9 @@ def test_a_file_that_is_no_utf_8_is_told_so(tiny, tmp_path):
 
 def test_the_reference_s_table_is_read_for_a_space_and_says_what_is_missing(tiny, tmp_path):
     path = tmp_path / "lookup_table.txt"
-    path.write_text("ir_k5_e3 ir_k3_e1 skip ir_k3_s2\n30.5 10.0 0.25 20.0\n31.5 11.0 1.25 21.0\n32.5 12.0 2.25 22.0\n")
+    path.write_text(
+        "ir_k5_e3 ir_k3_e1 skip ir_k3_s2\n30.5 10.0 0.25 20.0\n31.5 11.0 1.25 21.0\n32.5 12.0 2.25 22.0\n", encoding="utf-8"
+    )
     text = as_ours(path, tiny, 10)
     table = parse_table(text, path, tiny, 10)
     assert [cell.op for cell in tiny.layers[0]] == ["ir_k3_e1", "ir_k3_s2", "ir_k5_e3", "skip"]
@@ -139,7 +141,7 @@ def test_a_table_from_elsewhere_may_be_of_what_cannot_be_measured_here(tiny, scr
 def test_a_template_is_filled_in(script, tiny, tmp_path):
     done = script("profile_latency", "--space", "tiny", "--template", "--out", tmp_path / "mine.tsv")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mine.tsv").read_text() == template(tiny, 10)
+    assert (tmp_path / "mine.tsv").read_text(encoding="utf-8") == template(tiny, 10)
     refused = script("profile_latency", "--space", "tiny", "--table", tmp_path / "mine.tsv", "--out", tmp_path / "no.tsv")
     assert refused.returncode == 1
     assert "layer stem, conv_k3 (3→8 channels, 16×16, stride 2): latency_us is ''" in refused.stderr
@@ -147,7 +149,7 @@ def test_a_template_is_filled_in(script, tiny, tmp_path):
         line if line.startswith(("#", "layer")) else line.replace("\n", "0.5\n")
         for line in template(tiny, 10).splitlines(keepends=True)
     ).replace("unit: us", "unit: ms")
-    (tmp_path / "mine.tsv").write_text(filled)
+    (tmp_path / "mine.tsv").write_text(filled, encoding="utf-8")
     done = script("profile_latency", "--space", "tiny", "--table", tmp_path / "mine.tsv", "--out", tmp_path / "taken.tsv")
     assert done.returncode == 0, done.stderr
     assert read_table(tmp_path / "taken.tsv", tiny, 10).fixed_us == (500.0, 500.0, 500.0)
@@ -177,7 +179,7 @@ def test_tables_as_people_have_them(tiny):
 def test_a_mutated_table_is_read_or_refused_in_a_sentence(tiny, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "mutated_foreign.tsv"
     write_table(path, tiny)
-    text = "# unit: ms\n" + path.read_text().replace("\t", data.draw(st.sampled_from("\t,;")))
+    text = "# unit: ms\n" + path.read_text(encoding="utf-8").replace("\t", data.draw(st.sampled_from("\t,;")))
     path.write_bytes(data.draw(mutated(text)))
     table = read_or_refused(path, lambda: parse_table(as_ours(path, tiny, 10), path, tiny, 10))
     assert table is None or 0 <= table.least_us <= table.most_us < float("inf")

@@ -80,7 +80,7 @@ def test_memory_is_as_any_program_finds_it_or_keeps_what_is_freed():
         counted = []
         for _ in range(6):
             network.do(warm_us)
-            counted.append(int(Path(f"/proc/{own.pid}/stat").read_text().rpartition(")")[2].split()[7]))
+            counted.append(int(Path(f"/proc/{own.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[7]))
         faults[allocator] = np.median(np.diff(counted))
     assert faults["plain"] > 500 > 50 > faults["keep"]
 

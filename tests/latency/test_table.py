@@ -24,8 +24,8 @@ def test_a_table_is_read_by_key_whatever_the_order_of_rows_and_columns(tiny, tmp
 
     plain = read_table(write_table(tmp_path / "a.tsv", tiny, latency_us=latency), tiny, 10)
     shuffled = write_table(tmp_path / "b.tsv", tiny, latency_us=latency, change=lambda rows: rows[::-1])
-    lines = [line.split("\t") for line in shuffled.read_text().splitlines()[1:]]
-    shuffled.write_text("# other\n" + "\n".join("\t".join(line[::-1]) for line in lines))
+    lines = [line.split("\t") for line in shuffled.read_text(encoding="utf-8").splitlines()[1:]]
+    shuffled.write_text("# other\n" + "\n".join("\t".join(line[::-1]) for line in lines), encoding="utf-8")
     assert read_table(shuffled, tiny, 10) == plain
     assert plain.operators_us[0] == tuple(latency(cell) for cell in tiny.layers[0])
     assert plain.fixed_us == tuple(latency(cell) for cell in tiny.fixed_cells(10))
@@ -65,9 +65,9 @@ def test_a_wrong_entry_is_named(tiny, tmp_path, change, message):
 
 def test_the_column_expansion_may_be_absent_where_names_say_it(tiny, tmp_path):
     def without_expansion(path):
-        lines = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
         at = lines[0].index("expansion")
-        path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines))
+        path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines), encoding="utf-8")
         return path
 
     whole = read_table(write_table(tmp_path / "a.tsv", tiny), tiny, 10)
@@ -83,7 +83,7 @@ def test_the_column_expansion_may_be_absent_where_names_say_it(tiny, tmp_path):
 
 def test_a_table_of_another_norm_is_refused(tiny, tmp_path):
     path = write_table(tmp_path / "a.tsv", tiny)
-    path.write_text(f"# norm: gn4\n{path.read_text()}")
+    path.write_text(f"# norm: gn4\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
     assert read_header(path) == {"norm": "gn4", "made up": ""}
     with pytest.raises(InputError, match="norm gn4, but space tiny has norm bn"):
         read_table(path, tiny, 10)
@@ -93,7 +93,9 @@ def test_a_table_of_another_norm_is_refused(tiny, tmp_path):
 def test_a_table_made_for_other_settings_is_refused(tiny, tmp_path):
     path = write_table(tmp_path / "a.tsv", tiny)
     settings = Target(threads=2).settings()
-    path.write_text("".join(f"# {key}: {value}\n" for key, value in settings.items()) + path.read_text())
+    path.write_text(
+        "".join(f"# {key}: {value}\n" for key, value in settings.items()) + path.read_text(encoding="utf-8"), encoding="utf-8"
+    )
     read_table(path, tiny, 10, settings)
     for key, other in (("batch", "8"), ("dtype", "bfloat16"), ("threads", "1"), ("engine", "onnxruntime")):
         with pytest.raises(InputError, match=rf"a\.tsv was made for {key} {settings[key]}, but its target has {key} {other}"):
@@ -132,7 +134,7 @@ def test_what_is_no_table_is_refused(tiny, tmp_path, content):
 @pytest.fixture(scope="module")
 def good(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "table.tsv"
-    return path, "# norm: bn\n# threads: 1\n" + write_table(path, tiny).read_text()
+    return path, "# norm: bn\n# threads: 1\n" + write_table(path, tiny).read_text(encoding="utf-8")
 
 
 @settings(max_examples=200, deadline=None)
@@ -166,7 +168,7 @@ PLACE = {
 def layers(path, **latencies):
     """A table with these operators and latencies in these layers."""
     rows = [f"{layer}\t{op}\t{PLACE[layer]}\t1\t{us}\n" for layer, row in latencies.items() for op, us in row.items()]
-    path.write_text(HEADER + "".join(rows))
+    path.write_text(HEADER + "".join(rows), encoding="utf-8")
     return path
 
 
@@ -187,8 +189,8 @@ def test_the_contrast_of_operators_by_hand(tmp_path):
     skips = one | {"skip": 0.001}
     assert contrast(layers(path, **numbered(skips), **aside)) == pytest.approx(1.4)
     # a layer of another space, as a table for several has it, is a layer for itself
-    text = layers(path, **numbered(one)).read_text()
-    path.write_text(text + "".join(f"1\tir_k3_e1\t16\t16\t4\t4\t1\t1\t{us}\n" for us in (1000.0,)))
+    text = layers(path, **numbered(one)).read_text(encoding="utf-8")
+    path.write_text(text + "".join(f"1\tir_k3_e1\t16\t16\t4\t4\t1\t1\t{us}\n" for us in (1000.0,)), encoding="utf-8")
     assert contrast(path) == pytest.approx(1.4)
 
 
@@ -202,9 +204,9 @@ def test_without_a_choice_there_is_no_contrast(tmp_path, row):
 def test_a_table_that_is_brought_without_expansions_has_a_contrast(tiny, tmp_path):
     path = write_table(tmp_path / "a.tsv", tiny, latency_us=lambda cell: 10.0 * cell.expansion)
     whole = contrast(path)
-    lines = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     at = lines[0].index("expansion")
-    path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines))
+    path.write_text("\n".join("\t".join(line[:at] + line[at + 1 :]) for line in lines), encoding="utf-8")
     assert contrast(path) == whole == 3.0
 
 
@@ -229,12 +231,12 @@ def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
 
     measured = script("profile_latency", "--space", SPACES / "tiny.yaml", "--runs", 3, "--out", tmp_path / "new.tsv")
     assert measured.returncode == 0, measured.stderr
-    header = [line for line in (tmp_path / "new.tsv").read_text().splitlines() if line.startswith("#")]
+    header = [line for line in (tmp_path / "new.tsv").read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     for key in ("machine", "cores", "governor", "threads: 1", "batch: 1", "versions", "date", "load", "variability"):
         assert any(key in line for line in header), key
     read_table(tmp_path / "new.tsv", tiny, 10)
 
-    own.write_text("nothing")
+    own.write_text("nothing", encoding="utf-8")
     refused = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "no.tsv")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
@@ -248,7 +250,7 @@ def test_a_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
     done = script("validate_latency", *arguments, "--out", tmp_path / "v.tsv", "--plot", tmp_path / "v.svg")
     assert done.returncode == 0, done.stderr
     assert "latency of 8 random networks: mean absolute percentage error (MAPE)" in done.stderr
-    header, rows = read_header(tmp_path / "v.tsv"), (tmp_path / "v.tsv").read_text().splitlines()
+    header, rows = read_header(tmp_path / "v.tsv"), (tmp_path / "v.tsv").read_text(encoding="utf-8").splitlines()
     rows = [dict(zip(COLUMNS_OF_VALIDATION, row.split("\t"), strict=True)) for row in rows if not row.startswith("#")][1:]
     assert len(rows) == 8
     table = read_table(tmp_path / "own.tsv", tiny, 10)
@@ -261,7 +263,7 @@ def test_a_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
     retest = [float(row["first_us"]) / float(row["second_us"]) - 1 for row in rows]
     assert float(header["retest_mean_error"]) == pytest.approx(sum(map(abs, retest)) / 8, abs=1e-3)
     assert float(header["mean_error"]) == pytest.approx(sum(map(abs, errors)) / 8, abs=1e-3)
-    assert "predicted latency, ms" in (tmp_path / "v.svg").read_text()
+    assert "predicted latency, ms" in (tmp_path / "v.svg").read_text(encoding="utf-8")
 
     for option, message in (
         ("--threads=2", "made for threads 1, but its target has threads 2"),
@@ -302,7 +304,9 @@ runpy.run_path({str(path)!r}, run_name="__main__")
 
 
 def test_the_schema_knows_the_same_settings():
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["$defs"]["target"]["properties"]
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))["$defs"]["target"][
+        "properties"
+    ]
     for key, default in asdict(Target()).items():
         assert schema[key]["default"] == default, key
         assert tuple(schema[key].get("enum", ())) == CHOICES.get(key, ()), key

@@ -62,7 +62,7 @@ def test_statistics_by_hand():
 def test_pictures_say_what_they_show(name, tmp_path):
     space = read_space(name)
     heat_map(table_of(space), "Latency of a <made up> device", tmp_path / "heat.svg")
-    text = (tmp_path / "heat.svg").read_text()
+    text = (tmp_path / "heat.svg").read_text(encoding="utf-8")
     for part in ("latency, µs", "operator", "layer", "k3_e1", "made up", "stem 80" if name == "tiny" else "stem 160"):
         assert part in text, part
     rows = [
@@ -70,11 +70,11 @@ def test_pictures_say_what_they_show(name, tmp_path):
         for i, (ops, how) in enumerate(draw(table_of(space), 8))
     ]
     scatter(rows, "made up", tmp_path / "scatter.svg")
-    text = (tmp_path / "scatter.svg").read_text()
+    text = (tmp_path / "scatter.svg").read_text(encoding="utf-8")
     for part in ("measured latency, ms", "predicted latency, ms", "within 10 %", "uniform random networks (n = 4)"):
         assert part in text, part
 
 
 def test_a_table_of_nothing_can_be_drawn(tmp_path):
     heat_map(table_of(SMALL, lambda cell: 0.0), "nothing", tmp_path / "heat.svg")
-    assert "nothing" in (tmp_path / "heat.svg").read_text()
+    assert "nothing" in (tmp_path / "heat.svg").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def cell_of(op, shape, expansion=6, **options):
 
 @needs_shared
 def test_parameters_and_macs_are_the_reference_s():
-    with (SHARED / "data/reference_operators.tsv").open() as file:
+    with (SHARED / "data/reference_operators.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert {row["op"] for row in rows} == set(CANDIDATES)
     assert len(rows) == 2 * 39

@@ -79,7 +79,7 @@ ONE_SHOT = {one.network: 0.1 + at / 20 for at, one in enumerate(RANDOM)}
 
 
 def write_rows(path: Path, rows: list[dict], columns=()) -> Path:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else columns, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -148,14 +148,14 @@ def report(tmp_path, tiny):
             picture = tmp_path / f"{target}.svg"
             heat_map(read_table(table, tiny, 10), "Latency", picture)
             validation = tmp_path / f"{target}.validation.tsv"
-            validation.write_text("# result: mean absolute percentage error (MAPE) 1.0%\n")
+            validation.write_text("# result: mean absolute percentage error (MAPE) 1.0%\n", encoding="utf-8")
             given["target"].append([target, table, picture, *((validation, picture) if measured else "--")])
         for at, name in enumerate(searches):
             arguments = write_search(tmp_path / f"search{at}", name)
             plot_search.main(arguments)
             given["search"].append([name, arguments.theta, arguments.history, arguments.architecture, tmp_path / "one_shot.tsv"])
         make_report.main(SimpleNamespace(**given))
-        return given["out"].read_text()
+        return given["out"].read_text(encoding="utf-8")
 
     return make
 
@@ -285,7 +285,7 @@ def test_a_space_of_all_operators_is_drawn(tmp_path):
     names = [cell.op for cell in space.layers[1]]
     ops = {f"part {start}": [names[(start + at) % len(names)] for at in range(22)] for start in (0, 22)}
     stage_diagram(ops, space, "all", tmp_path / "all.svg")
-    text = (tmp_path / "all.svg").read_text()
+    text = (tmp_path / "all.svg").read_text(encoding="utf-8")
     for words in ("kernel 7×7", "4 groups", "squeeze-excite", "two depthwise", "shift", "basic block", "skip"):
         assert words in text
 
@@ -341,7 +341,7 @@ def test_front_is_what_no_other_network_beats(points):
 def test_every_kind_and_rule_has_its_own_words_in_the_legend(tmp_path):
     kinds = [network(), network("m", "rule", rule="macs"), network("l", "rule", rule="log_macs"), random_search(), *RANDOM]
     accuracy_latency(kinds, "t", tmp_path / "t.svg")
-    drawn = (tmp_path / "t.svg").read_text()
+    drawn = (tmp_path / "t.svg").read_text(encoding="utf-8")
     for words in ("derived", "rule: the most MACs", "rule: the largest Σ log MACs", "random search"):
         assert f"{words} (n = 1)" in drawn
     assert "random (n = 3)" in drawn
@@ -482,7 +482,7 @@ def test_a_damaged_table_ends_in_a_sentence(tmp_path, table, column, value, what
     paths = write_evaluation(tmp_path, **good)
     evaluation = read_evaluation(**paths)
     assert (evaluation.comparisons, evaluation.orders) == (good["comparisons"], good["orders"])
-    with open(paths[table], newline="") as file:
+    with open(paths[table], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     write_rows(paths[table], [rows[0], rows[1] | {column: value}])
     with pytest.raises(InputError, match=rf"{table}\.tsv, row 2: {column} is '{value}', but must be {what}$"):
@@ -534,7 +534,7 @@ def test_malformed_findings_end_in_a_sentence(tmp_path, text):
     paths = write_evaluation(tmp_path)
     paths["findings"].unlink()
     if text is not None:
-        paths["findings"].write_text(text)
+        paths["findings"].write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"findings\.tsv"):
         read_evaluation(**paths)
 
@@ -542,7 +542,7 @@ def test_malformed_findings_end_in_a_sentence(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "<svg", "<html/>", '<svg xmlns="http://www.w3.org/2000/svg"/>', None])
 def test_what_is_no_picture_ends_in_a_sentence(tmp_path, text):
     if text is not None:
-        (tmp_path / "x.svg").write_text(text)
+        (tmp_path / "x.svg").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"x\.svg"):
         read_picture(tmp_path / "x.svg")
 
@@ -564,15 +564,17 @@ def test_what_operators_are_worth_is_drawn_beside_what_they_cost(tmp_path):
     caption = read_picture(arguments.theta).caption
     assert "Worth most is k5_e3 in layer 3 (+13.5), least k3_e1 in layer 3 (-9.0). In 3 of 3 layers" in caption
     assert "the largest architecture ends at an accuracy of 50.0%" in read_picture(arguments.history).caption
-    (arguments.search / "theta.tsv").write_text("\n".join((arguments.search / "theta.tsv").read_text().splitlines()[:-1]) + "\n")
+    (arguments.search / "theta.tsv").write_text(
+        "\n".join((arguments.search / "theta.tsv").read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8"
+    )
     with pytest.raises(InputError, match="layer 3 has no row for skip"):
         plot_search.main(arguments)
 
 
 def test_programs_name_the_file_that_is_wrong(tmp_path, script, report):
     arguments = write_search(tmp_path / "one", "one")
-    rows = (arguments.search / "theta.tsv").read_text().splitlines(keepends=True)
-    (arguments.search / "theta.tsv").write_text("".join(rows[:-1]))
+    rows = (arguments.search / "theta.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (arguments.search / "theta.tsv").write_text("".join(rows[:-1]), encoding="utf-8")
     done = script("plot_search", *(part for key, value in vars(arguments).items() if value for part in (f"--{key}", value)))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -251,7 +251,7 @@ def test_stopped_anywhere_it_ends_with_the_same_theta_and_weights(digits, table,
 
 def test_lines_of_two_searches_in_one_terminal_say_whose_they_are(digits, table, tmp_path):
     names = ["one", "two"]
-    with open(tmp_path / "terminal", "w") as terminal:
+    with open(tmp_path / "terminal", "w", encoding="utf-8") as terminal:
         searches = [
             subprocess.Popen(train(digits, table, tmp_path / name, SETTINGS | {"epochs": 2}), stderr=terminal) for name in names
         ]

@@ -32,7 +32,7 @@ from whole_steps import KINDS, Outputs, check_search, check_training, gradients_
 pytestmark = pytest.mark.xdist_group("fake tensors")  # what PyTorch first learns of them costs seconds in each worker
 SHARED = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FULL = {key: value for key, value in of_method(CONFIG["search"]).items() if key != "method"}
 
 
@@ -58,7 +58,7 @@ def cifar():
 
 
 def test_the_casting_lists_are_those_of_the_installed_pytorch():
-    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text()
+    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text(encoding="utf-8")
 
     def listed(macro: str) -> set[str]:
         [body] = re.findall(rf"#define {macro}\(_\)(.*?)\n\n", header, re.DOTALL)

@@ -162,7 +162,7 @@ def test_the_script_describes_published_networks_in_any_space(script):
 
 def test_architectures_are_found_in_the_files_of_the_workflow(script, finished_workflow):
     results = finished_workflow.folder / "results"
-    document = json.loads((results / "modeldef/first.json").read_text())
+    document = json.loads((results / "modeldef/first.json").read_text(encoding="utf-8"))
     files = {
         results / "modeldef/first.json": None,
         results / "modeldef/first.py": "tiny",
@@ -200,9 +200,9 @@ def test_architectures_are_found_in_the_files_of_the_workflow(script, finished_w
 )
 def test_an_architecture_that_cannot_be_found_is_one_sentence(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken.json").write_text('{"architectures": 3}')
-    (tmp_path / "empty.tsv").write_text("name\tops\n")
-    (tmp_path / "ok.tsv").write_text("name\tops\na\tskip skip skip\n")
+    (tmp_path / "broken.json").write_text('{"architectures": 3}', encoding="utf-8")
+    (tmp_path / "empty.tsv").write_text("name\tops\n", encoding="utf-8")
+    (tmp_path / "ok.tsv").write_text("name\tops\na\tskip skip skip\n", encoding="utf-8")
     with pytest.raises(InputError) as error:
         find(**arguments)
     assert message in str(error.value)
@@ -225,7 +225,9 @@ def test_mutated_architectures_are_read_or_refused_in_a_sentence(architectures_f
 
 
 def test_the_readme_s_sizes_are_those_that_are_built():
-    rows = re.findall(r"^\| `(\w+)` \| (\d+)×\d+ \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\d+)×\d+ \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
     assert [name for name, *_ in rows] == list(published())
     for name, resolution, macs, params in rows:
         architecture = find(name)

@@ -66,14 +66,14 @@ def test_width_scales_stem_and_stages_up_to_multiples_of_8(tiny):
 
 def test_a_space_laid_over_a_base(tmp_path):
     own = tmp_path / "mine.yaml"
-    own.write_text("base: tiny\nresolution: 20\n")
+    own.write_text("base: tiny\nresolution: 20\n", encoding="utf-8")
     over = read_space({"base": str(own), "norm": "gn4"})
     assert (over.name, over.resolution, over.stem.norm, len(over.layers)) == ("mine", 20, "gn4", 3)
     assert read_space('{"base": "tiny", "width": 2}').layers[0][0].c_out == 16
-    own.write_text(f"base: {own}\n")
+    own.write_text(f"base: {own}\n", encoding="utf-8")
     with pytest.raises(InputError, match="is based on itself"):
         read_space(own)
-    own.write_text("base: [tiny]\n")
+    own.write_text("base: [tiny]\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"base is \['tiny'\], but must name a search space"):
         read_space(own)
 
@@ -126,7 +126,7 @@ STAGE = {"layers": 1, "channels": 8, "stride": 1}
     ],
 )
 def test_a_wrong_space_is_refused_when_it_is_read(change, message):
-    definition = {"name": "tiny"} | yaml.safe_load((SPACES / "tiny.yaml").read_text())
+    definition = {"name": "tiny"} | yaml.safe_load((SPACES / "tiny.yaml").read_text(encoding="utf-8"))
     with pytest.raises(InputError) as error:
         make_space(definition | change)
     assert message in str(error.value)
@@ -147,7 +147,7 @@ values = st.recursive(
 @settings(deadline=None)
 @given(st.data())
 def test_a_mutated_space_is_a_space_or_one_sentence(data):
-    definition = {"name": "tiny"} | yaml.safe_load((SPACES / "tiny.yaml").read_text())
+    definition = {"name": "tiny"} | yaml.safe_load((SPACES / "tiny.yaml").read_text(encoding="utf-8"))
     for _ in range(data.draw(st.integers(1, 3))):
         part = data.draw(st.sampled_from([definition, *(s for s in [definition.get("stem")] if isinstance(s, dict))]))
         if isinstance(definition.get("stages"), list) and definition["stages"] and data.draw(st.booleans()):

@@ -107,7 +107,7 @@ def test_a_warning_that_comes_while_a_training_starts_is_not_lost(copy_of_finish
     for process in [*wait_for(processes, snakemake), snakemake]:
         process.send_signal(signal.SIGUSR1)
     assert snakemake.wait(300) == 0
-    said = (workflow.folder / "output.txt").read_text()
+    said = (workflow.folder / "output.txt").read_text(encoding="utf-8")
     assert "Stopped by SIGUSR1" in said
     assert "Resuming in epoch 1/3" in said
 
@@ -166,7 +166,8 @@ rule everything:
     input: "for phone/results/modeldef/first.py"
     output: "environment.txt"
     shell: "env > {{output}}"
-"""
+""",
+        encoding="utf-8",
     )
     command = [sys.executable, "-m", "snakemake", "--cores", "2"]
     options = {"cwd": outer, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 300}
@@ -174,5 +175,5 @@ rule everything:
     assert done.returncode == 0, done.stdout
     assert (outer / "for phone/results/modeldef/first.py").exists()
     assert not (outer / "results").exists()
-    assert str(library) not in (outer / "environment.txt").read_text()
+    assert str(library) not in (outer / "environment.txt").read_text(encoding="utf-8")
     assert "Nothing to be done" in subprocess.run(command, **options).stdout

@@ -81,7 +81,7 @@ WAIT = "while not any(ranks.any([False])): pass"
 def two(folder, part, **environment):
     """Run a program of two processes, each of which does this part."""
     program = folder / "program.py"
-    program.write_text(PROGRAM.format(part=part))
+    program.write_text(PROGRAM.format(part=part), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")} | environment
     command = [sys.executable, program, "--log", folder / "log"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
@@ -103,7 +103,7 @@ def test_what_ends_one_process_is_said_once_and_nothing_of_those_that_miss_it(tm
     done = two(tmp_path, part)
     assert done.returncode == code, done.stderr
     assert done.stderr.count(message) == 1
-    assert (tmp_path / "log").read_text().count(message) == 1
+    assert (tmp_path / "log").read_text(encoding="utf-8").count(message) == 1
     assert "by peer" not in done.stderr
     assert done.stderr.count("Traceback") == (code == 2)
 
@@ -127,14 +127,14 @@ def update(*arguments):
 
 if os.environ.get("RANK") == "1":
     Search.update = update
-exec(compile(open({script!r}).read(), {script!r}, "exec"), globals() | {{"__file__": {script!r}}})
+exec(compile(open({script!r}, encoding="utf-8").read(), {script!r}, "exec"), globals() | {{"__file__": {script!r}}})
 """
 
 
 def test_a_search_whose_second_process_has_no_memory_says_so(digits, tiny, tmp_path):
     python, script, *options = train(digits, write_table(tmp_path / "table.tsv", tiny), tmp_path / "out", SETTINGS | {"gpu": 2})
     program = tmp_path / "train_supernet.py"
-    program.write_text(WITH_A_FAULT.format(folder=os.path.dirname(script), script=script))
+    program.write_text(WITH_A_FAULT.format(folder=os.path.dirname(script), script=script), encoding="utf-8")
     done = subprocess.run([python, program, *options], capture_output=True, text=True, timeout=300)
     message = "process 2 of 2: search.batch_size is 64, which does not fit into the memory of cpu: about "
     assert done.returncode == 1, done.stderr

@@ -32,13 +32,16 @@ from fbnet.latency import TABLE_SETTINGS, Target
 from fbnet.provenance import code_hashes, file_hash
 from fbnet.settings import of_method
 from fbnet.space import in_space, published
+from fbnet.terminal import replace_unknown_characters
+
+replace_unknown_characters()
 
 try:
     for path in workflow.configfiles:
         check_yaml(path)
     CONFIG, SPACE = resolve(
         config,
-        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()),
+        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8")),
         look=workflow.is_main_process,
     )
     PUBLISHED = list(published())

@@ -13,8 +13,8 @@ def main(arguments: argparse.Namespace) -> None:
     source = history / ("measured.tsv" if arguments.decision == "accept" else "before.tsv")
     if not source.is_file():
         raise InputError(f"there is no {source}: measure the target a second time before you decide")
-    text = source.read_text()
-    if arguments.table.is_file() and arguments.table.read_text() == text:
+    text = source.read_text(encoding="utf-8")
+    if arguments.table.is_file() and arguments.table.read_text(encoding="utf-8") == text:
         log.info("%s is that table already.", arguments.table)
         return
     write_text(history / "accepted.tsv", text)

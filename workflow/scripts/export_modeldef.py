@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_names(row["name"] for row in samples)
     entries = {row["name"]: entry(space, row["ops"]) for row in samples}
     if arguments.append_to:
-        with arguments.append_to.open(newline="") as file:
+        with arguments.append_to.open(newline="", encoding="utf-8") as file:
             text = file.read()
         write_text(arguments.append_to, append(text, entries))
         log.info("Added %s to %s.", ", ".join(entries), arguments.append_to)
@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
         | {"supernet_sha256": file_hash(arguments.supernet), "export_code": code_hashes(Path(__file__))},
     }
     with replacing(arguments.out.with_suffix(".json"), arguments.out) as (as_json, as_python):
-        as_json.write_text(json.dumps(document, indent=2) + "\n")
-        as_python.write_text(render(entries))
+        as_json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        as_python.write_text(render(entries), encoding="utf-8")
     log.info("Definitions (MODEL_ARCH) of %s: %s and %s", ", ".join(entries), arguments.out, arguments.out.with_suffix(".json"))
 
 

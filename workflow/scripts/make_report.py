@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         accuracy_latency(evaluation.networks, f"Accuracy and latency of networks of {space.name}", scatter)
         pictures = (read_picture(scatter), ranking, architectures)
         hashes = {path.name: file_hash(path) for path in tables}
-        out.write_text(page(space, evaluation, targets, searches, *pictures, settings, versions(), hashes))
+        out.write_text(page(space, evaluation, targets, searches, *pictures, settings, versions(), hashes), encoding="utf-8")
     log.info("Report of %d searches and %d networks: %s", len(searches), len(trained(evaluation.networks)), arguments.out)
 
 

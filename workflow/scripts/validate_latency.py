@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     header |= target.settings() | about | watch.report(measured.variability)
     paths = [arguments.out, *([arguments.plot] if arguments.plot else [])]
     with replacing(*paths) as (out, *plot):
-        out.write_text(tsv(rows, COLUMNS, header))
+        out.write_text(tsv(rows, COLUMNS, header), encoding="utf-8")
         if plot:
             from fbnet.report.latency_plots import scatter  # on a device that is measured from afar, matplotlib need not be there
 

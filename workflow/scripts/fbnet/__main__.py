@@ -6,12 +6,15 @@ import runpy
 import sys
 from pathlib import Path
 
+from fbnet.terminal import replace_unknown_characters
+
 HOME = Path(__file__).parent
 SCRIPTS = HOME / "commands" if (HOME / "commands").is_dir() else HOME.parent  # installed, or in a checkout
 
 
 def main() -> None:
     """Run the script that the first argument names; without one, or for --help, list them."""
+    replace_unknown_characters()
     scripts = {path.stem.replace("_", "-"): path for path in sorted(SCRIPTS.glob("*.py")) if path.stem != "__init__"}
     command = sys.argv[1].replace("_", "-") if len(sys.argv) > 1 else "--help"
     if command in scripts:

@@ -65,7 +65,7 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
 def check_yaml(path: Path) -> None:
     """Raise InputError if a mapping of a YAML file has a key twice, where the reader would silently keep the last."""
     try:
-        root = yaml.compose(Path(path).read_text(), yaml.SafeLoader)
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     nodes = [root]

@@ -161,7 +161,7 @@ def nvidia_driver(root: Path = Path("/")) -> str | None:
     devices = (root / "dev").glob("nvidia[0-9]*")
     if not any((root / "proc/driver/nvidia/gpus").glob("*")) or not any(os.access(path, os.R_OK | os.W_OK) for path in devices):
         return None
-    found = re.search(r"\d{3,}\.\d[\d.]*", (root / "proc/driver/nvidia/version").read_text())
+    found = re.search(r"\d{3,}\.\d[\d.]*", (root / "proc/driver/nvidia/version").read_text(encoding="utf-8"))
     return found[0] if found else "of an unknown version"
 
 
@@ -169,7 +169,7 @@ def nvidia_smi(what: str, *options: str) -> str | None:
     """A property of the first GPU that nvidia-smi knows (or that the options name), without unit; None where it fails."""
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_NVIDIA_SMI_S)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=_NVIDIA_SMI_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else None

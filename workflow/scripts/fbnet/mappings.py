@@ -12,7 +12,7 @@ def read_mapping(source: str | Path, what: str) -> dict:
     """A mapping from a YAML file, or from JSON text (it starts with a brace). Raises InputError."""
     text = str(source)
     try:
-        mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(Path(source).read_text())
+        mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {text} cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fbnet.errors import InputError, Stopped
+from fbnet.terminal import replace_unknown_characters
 
 FULL = 1_000_000  # bytes; a disk with less is full
 log = logging.getLogger("fbnet")
@@ -60,6 +61,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
 
     With `--log` the terminal may be shared by several jobs: each line there then begins with the program and that file's name.
     """
+    replace_unknown_characters()
     parser.add_argument("--log", type=Path, help="file to write the log to")
     arguments = parser.parse_args()
     program, whose = parser.prog.removesuffix(".py"), ""
@@ -67,7 +69,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     if arguments.log:
         whose = f"{program}: " if arguments.log.stem in program else f"{program} {arguments.log.stem}: "
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(arguments.log))
+        handlers.append(logging.FileHandler(arguments.log, encoding="utf-8", errors="backslashreplace"))
     handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {whose.replace('%', '%%')}%(message)s", "%H:%M:%S"))
     log.setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
@@ -159,4 +161,4 @@ def saying_if_full(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with replacing(path) as (temporary,):
-        temporary.write_text(text, newline="")
+        temporary.write_text(text, newline="", encoding="utf-8")

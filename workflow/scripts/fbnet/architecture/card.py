@@ -124,7 +124,7 @@ def latencies(architecture: Architecture, tables: Iterable[Path], measurements: 
 def _measured(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) -> str | None:
     """What a measurement says of an architecture; None if nothing, or if another table's prediction stands beside it."""
     try:
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         for row in csv.DictReader(lines, delimiter="\t"):
             if tuple(row["ops"].split()) == ops and any(abs(float(row["predicted_us"]) - us) < 1e-3 for us in predictions):
                 header = read_header(path)

@@ -44,7 +44,7 @@ def export(
     network = model.network.eval().cpu().to(memory_format=torch.contiguous_format)
     with replacing(*map(out.with_suffix, SUFFIXES)) as (program, onnx, weights, page):
         differences = _write(architecture, network, program, onnx, weights, notes)
-        page.write_text(card(model, latencies | more(onnx) | made_with, differences, out.stem))
+        page.write_text(card(model, latencies | more(onnx) | made_with, differences, out.stem), encoding="utf-8")
         _write_for_timm(architecture, network, out.with_suffix(TIMM), notes)
     return differences
 

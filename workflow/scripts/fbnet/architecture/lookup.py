@@ -44,11 +44,11 @@ def add_options(parser: argparse.ArgumentParser, choice=None) -> None:
 def _in_file(path: Path, space, classes: int | None, name: str | None) -> Architecture:
     try:
         if path.suffix == ".py":
-            entries = modeldef.read(path.read_text())
+            entries = modeldef.read(path.read_text(encoding="utf-8"))
             name = _choose(name, entries, path)
             found, ops = modeldef.to_space(name, entries[name], _needed(space, f"the MODEL_ARCH file {path}"))
         elif path.suffix == ".json":
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             lines = {key: entry["ops"] for key, entry in document["architectures"].items()}
             name = _choose(name, lines, path)
             found = read_space(space or document["provenance"]["space"])

@@ -47,7 +47,7 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
     if not path.is_file():
         return None
     with undamaged(path):
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         [(name, entry), *_] = document["architectures"].items()
         provenance, ops = document["provenance"], entry["ops"].split(" ")
         space, classes = make_space(provenance["space"]), len(provenance["classes"])
@@ -72,7 +72,7 @@ def read_theta(path: Path) -> list[list[float]]:
     """The probabilities of theta after the last epoch, layer by layer; none if there is no such file. Raises InputError."""
     layers: dict[tuple[int, str], list[float]] = {}
     if path.is_file():
-        with undamaged(path), path.open(newline="") as file:
+        with undamaged(path), path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 layers.setdefault((int(row["epoch"]), row["layer"]), []).append(float(row["probability"]))
     last = max((epoch for epoch, _ in layers), default=None)
@@ -95,7 +95,7 @@ def _measured(path: Path, name: str, ops: list[str]) -> dict:
     if not path.is_file():
         return {}
     with undamaged(path):
-        lines = (line for line in path.read_text().splitlines() if not line.startswith("#"))
+        lines = (line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
         for row in csv.DictReader(lines, delimiter="\t"):
             if row["name"] == name and row["ops"].split(" ") == ops:
                 latencies = {"measured_us": float(row["measured_us"]), "rescaled_us": float(row["latency_us"])}

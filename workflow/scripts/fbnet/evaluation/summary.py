@@ -122,7 +122,7 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
 def _print_findings(path: Path) -> list[Warned]:
     """Print the findings, but for warnings, which are returned."""
     warnings = []
-    with undamaged(path), path.open(newline="") as file:
+    with undamaged(path), path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             about = "" if row["about"] == "all" else row["about"]
             if row["kind"] == "warning":

@@ -69,13 +69,13 @@ def settle(text: str, history: Path, choice: str) -> str:
         return text
     verdict = compare(accepted, measured, choice)
     row = {"date": read_header(measured).get("date", "")} | verdict.row()
-    lines = record.read_text() if record.exists() else tsv([], list(row), {})
+    lines = record.read_text(encoding="utf-8") if record.exists() else tsv([], list(row), {})
     write_text(record, lines + tsv([row], list(row), {}).partition("\n")[2])
     told = f"{verdict.reason}{f' ({verdict.drift})' if verdict.drift else ''}"
-    write_text(before, accepted.read_text())
+    write_text(before, accepted.read_text(encoding="utf-8"))
     if verdict.keeps:
         log.info("The table in use stays as it is, and nothing need run again: %s. The new measurement: %s", told, measured)
-        return accepted.read_text()
+        return accepted.read_text(encoding="utf-8")
     log.warning("The new measurement replaces the table in use, and searches run again: %s. The old table: %s", told, before)
     write_text(accepted, text)
     return text

@@ -43,7 +43,7 @@ class _Command:
             done = subprocess.run(
                 self.words,
                 **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
-                **{"text": True, "errors": "replace", "timeout": TIMEOUT_S},
+                **{"encoding": "utf-8", "errors": "replace", "timeout": TIMEOUT_S},
             )
         except OSError as error:
             raise InputError(

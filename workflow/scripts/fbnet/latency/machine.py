@@ -33,7 +33,7 @@ class Watch:
     def _now(self) -> tuple[float, float | None, float]:
         own = sum(os.times()[:4])
         try:
-            with open("/proc/stat") as file:
+            with open("/proc/stat", encoding="utf-8") as file:
                 ticks = file.readline().split()[1:]
             used = sum(int(ticks[i]) for i in _TICKS.values()) / os.sysconf("SC_CLK_TCK")
         except (OSError, ValueError, IndexError):
@@ -82,7 +82,7 @@ def describe(target: Target) -> dict[str, str]:
     return {
         **(_describe_gpu(target) if _on_gpu(target) else {"machine": cpu_model()}),
         "cores": f"{os.cpu_count()}",
-        "governor": governor.read_text().strip() if governor.exists() else "not readable",
+        "governor": governor.read_text(encoding="utf-8").strip() if governor.exists() else "not readable",
         "host": platform.node(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -163,6 +163,6 @@ def check_same(table: Path, about: dict[str, str]) -> None:
 def cpu_model() -> str:
     """The name of the processor."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return names[0] if names else platform.processor() or platform.machine()

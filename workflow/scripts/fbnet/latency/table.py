@@ -134,7 +134,7 @@ def _rows(text: str, path: Path) -> list[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the latency table {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
 

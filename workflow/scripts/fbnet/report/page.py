@@ -78,7 +78,7 @@ def page(
         "sentence": _sentence,
     }
     environment.globals |= {"accuracy": accuracy, "latency": latency, "counted": counted, "verdicts": VERDICTS}
-    template = environment.from_string(TEMPLATE.read_text())
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     networks, findings = evaluation.networks, evaluation.findings
     names = [target.name for target in targets]
     ordered = sorted(networks, key=lambda network: (_place(network.target, names), network.latency_us))

@@ -105,7 +105,7 @@ def read_tsv(path: Path, columns: Mapping[str, Callable]) -> list[dict]:
     Raises InputError that names file, row, column and value.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as TSV: {' '.join(str(error).split())}") from None

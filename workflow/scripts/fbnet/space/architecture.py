@@ -69,7 +69,7 @@ def read_architectures(path: Path, space: SearchSpace, columns: Sequence[str] = 
     Raises InputError that names the file, for a table without these `columns`, without rows, or of another space.
     """
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the architectures {path} cannot be read as TSV: {' '.join(str(error).split())}") from None
