@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 
 import pytest
 import yaml
@@ -333,6 +334,38 @@ def test_a_space_goes_by_name_or_by_path(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text((SPACES / "tiny.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     assert find_space(str(own)) == own
+
+
+def test_a_path_may_begin_with_the_home_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("base: tiny\n", encoding="utf-8")
+    for name in ("table.tsv", "cifar.tar.gz"):
+        (tmp_path / name).touch()
+    for split in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+    command = "~/bin/time -m {model} 'a ~ b' --out=~/x ~/'my log'"
+    there = {"engine": "command", "command": command, "pattern": "(?P<latency>.)"}
+    as_it_is = there | {"command": "time  {model} 'a  ~' b~"}
+    config = {
+        "results": "~/my results",
+        "space": "~/own.yaml",
+        "dataset": {"name": "image_folder", "folder": "~/images"},
+        "latency": {"cpu": {}, "brought": {"table": "~/table.tsv"}, "there": there, "as_it_is": as_it_is},
+    }
+    resolved, space = resolve(config, SCHEMA)
+    assert resolved["results"] == f"{tmp_path}/my results"
+    assert (resolved["space"], space.resolution) == (f"{tmp_path}/own.yaml", 16)
+    assert resolved["dataset"]["folder"] == f"{tmp_path}/images"
+    assert resolved["latency"]["brought"]["table"] == f"{tmp_path}/table.tsv"
+    words = [f"{tmp_path}/bin/time", "-m", "{model}", "a ~ b", "--out=~/x", f"{tmp_path}/my log"]
+    assert shlex.split(resolved["latency"]["there"]["command"]) == words
+    assert resolved["latency"]["as_it_is"]["command"] == as_it_is["command"]
+    assert config["results"] == "~/my results"
+    archive, _ = resolve({"dataset": {"archive": "~/cifar.tar.gz"}, "results": "./~x"}, SCHEMA)
+    assert archive["dataset"]["archive"] == f"{tmp_path}/cifar.tar.gz"
+    assert archive["results"] == "./~x"
+    with pytest.raises(InputError, match=r"results is '~nobody here/x', but ~nobody here is no user's home here"):
+        resolve({"results": "~nobody here/x"}, SCHEMA)
 
 
 def test_pins_envs_and_ranges_agree():

@@ -5,7 +5,9 @@ import difflib
 import itertools
 import json
 import math
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from jsonschema import Draft202012Validator
 from fbnet.architecture import budget
 from fbnet.data import TRAINING_IMAGES, prepared, refusal, survey
 from fbnet.errors import InputError
-from fbnet.latency import Target
+from fbnet.latency import Target, words
 from fbnet.settings import TrainSettings, of_method, settings_of
 from fbnet.space import SearchSpace, read_space
 
@@ -39,6 +41,7 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
         name: own if own and "table" in own else _with_defaults(own or {}, definitions["target"], definitions)
         for name, own in config["latency"].items()
     }
+    config = _at_home(config)
     _check_dataset(config["dataset"])
     space = read_space(config["space"])
     if config["dataset"]["name"] == "cifar10" and space.resolution != 32:
@@ -205,6 +208,35 @@ def _too_few(images: int, config: dict) -> Iterator[str]:
             f"train.batch_size is {train['batch_size']}, but validation_share {train['validation_share']} leaves only {left} of "
             f"the {images} training images"
         )
+
+
+# Paths that begin with ~
+
+
+def _at_home(config: dict) -> dict:
+    """A copy in which a user's home stands for the ~ that a path begins with, as a shell has it."""
+    dataset, latency = dict(config["dataset"]), {name: dict(target) for name, target in config["latency"].items()}
+    for key in ("archive", "folder"):
+        if dataset[key]:
+            dataset[key] = _expanded(dataset[key], f"dataset.{key}")
+    for name, target in latency.items():
+        if "table" in target:
+            target["table"] = _expanded(target["table"], f"latency.{name}.table")
+            continue
+        command = words(target["command"], f"latency.{name}: command")
+        if any(word.startswith("~") for word in command):
+            target["command"] = shlex.join(_expanded(word, f"latency.{name}.command") for word in command)
+    paths = {key: _expanded(config[key], key) for key in ("results", "space")}
+    return config | paths | {"dataset": dataset, "latency": latency}
+
+
+def _expanded(path: str, key: str) -> str:
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise InputError(
+            f"{key} is {path!r}, but {path.split('/')[0]} is no user's home here: write it out, or ./~… for that name"
+        )
+    return expanded
 
 
 # A sweep: lists in the settings of searches

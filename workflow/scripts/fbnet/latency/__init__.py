@@ -5,7 +5,7 @@ Stands on network and space. What is handed on here, and what it needs, does wit
 
 from fbnet.latency.int8 import quantise
 from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table
-from fbnet.latency.target import OPSET, TABLE_SETTINGS, UNITS_US, Target
+from fbnet.latency.target import OPSET, TABLE_SETTINGS, UNITS_US, Target, words
 
 __all__ = [
     "OPSET",
@@ -19,4 +19,5 @@ __all__ = [
     "quantise",
     "read_header",
     "read_table",
+    "words",
 ]
