@@ -177,3 +177,18 @@ rule everything:
     assert not (outer / "results").exists()
     assert str(library) not in (outer / "environment.txt").read_text(encoding="utf-8")
     assert "Nothing to be done" in subprocess.run(command, **options).stdout
+
+
+def test_one_installation_that_is_only_read_serves_from_any_folder(tmp_path):
+    """With its own config.yaml, unless the folder has one; what is made stands in the folder."""
+    installed, place = Workflow(tmp_path / "installed"), tmp_path / "place"
+    place.mkdir()
+    call = ("--snakefile", installed.folder / "Snakefile", "results/data/digits/dataset.json")
+    with mounted(installed.folder, "--bind", installed.folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", installed.folder], check=True)
+        done = installed(*call, cwd=place)
+        assert done.returncode == 0, done.stdout
+        assert (place / "results/data/digits/dataset.json").exists()
+        (place / "config.yaml").write_text("results: other\n", encoding="utf-8")
+        dry = installed(*call[:2], "--dry-run", cwd=place).stdout
+        assert "other/data/cifar10/dataset.json" in dry
