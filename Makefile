@@ -18,6 +18,7 @@ install: .venv/installed
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (by PyTorch and Snakemake); found " + sys.version.split()[0] + ". Name another with: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import platform, sys; sys.exit((platform.system(), platform.machine()) == ("Darwin", "x86_64") and "PyTorch is no longer made for Macs with Intel processors: take another machine; with an Apple processor, a Python for arm64 (make PYTHON=/opt/homebrew/bin/python3 ...)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(QUIETLY) --requirement requirements.txt
 	touch $@

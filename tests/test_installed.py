@@ -123,3 +123,34 @@ def test_in_a_checkout_the_commands_are_its_scripts():
     folder = ROOT / "workflow/scripts"
     done = subprocess.run([sys.executable, "-m", "fbnet"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert "profile-latency" in done.stdout
+
+
+FAKE = """#!/bin/sh
+test "$1" = -c || exit 7  # from here on there would be an environment
+exec {python} -c "import platform, sys; {fake}; $2"
+"""
+
+
+@pytest.mark.parametrize(
+    ("fake", "said"),
+    [
+        (
+            "platform.system, platform.machine = lambda: 'Darwin', lambda: 'x86_64'",
+            "no longer made for Macs with Intel processors",
+        ),
+        ("platform.system, platform.machine = lambda: 'Darwin', lambda: 'arm64'", ""),
+        ("sys.version_info, sys.version = (3, 10, 4), '3.10.4 (main)'", "Python 3.11 or newer is needed .* found 3.10.4. Name"),
+    ],
+    ids=["Intel Mac", "Apple Mac", "old Python"],
+)
+def test_where_nothing_can_be_installed_a_sentence_says_so(tmp_path, fake, said):
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(FAKE.format(python=sys.executable, fake=fake), encoding="utf-8")
+    python.chmod(0o755)
+    done = subprocess.run(["make", "install", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert ("Error 7" in done.stderr) == (not said), done.stderr
+    assert re.search(said, done.stderr)
+    assert "Traceback" not in done.stderr
