@@ -117,44 +117,44 @@ class StopRequest:
 def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Temporary names to write `paths` under; on success they are renamed into place in this order, otherwise removed.
 
-    Raises OSError that names the file; ENOSPC where the disk is full, which NumPy and torch tell in words of their own.
+    Raises OSError that names the last of them, as `naming` does.
     """
     paths = tuple(map(Path, paths))
     temporaries = []
     try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-            os.close(handle)
-            temporaries.append(Path(name))
-        yield tuple(temporaries)
-        for temporary in temporaries:
-            with open(temporary, "rb") as file:
-                with suppress(OSError):  # on a drive without modes nothing need be done
-                    os.fchmod(file.fileno(), 0o644)  # mkstemp, and whoever replaced the file, gave it to its owner alone
-                os.fsync(file.fileno())
-        for temporary, path in zip(temporaries, paths, strict=True):
-            temporary.replace(path)
-    except Exception as error:
-        number = error.errno if isinstance(error, OSError) and error.filename is None else None
-        if temporaries and shutil.disk_usage(temporaries[0].parent).free < FULL:
-            number = errno.ENOSPC
-        if number:
-            raise OSError(number, os.strerror(number), str(paths[len(temporaries) - 1])) from error
-        raise
+        with naming(paths[-1]):
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+                os.close(handle)
+                temporaries.append(Path(name))
+            yield tuple(temporaries)
+            for temporary in temporaries:
+                with open(temporary, "rb") as file:
+                    with suppress(OSError):  # on a drive without modes nothing need be done
+                        os.fchmod(file.fileno(), 0o644)  # mkstemp, and whoever replaced the file, gave it to its owner alone
+                    os.fsync(file.fileno())
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def saying_if_full(path: Path) -> Iterator[None]:
-    """Raise OSError (ENOSPC) of this path for whatever comes of a full disk, which NumPy and torch tell in words of their own."""
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError that names no file name this one, and whatever comes of a full disk be one (ENOSPC).
+
+    NumPy and torch tell of that in words of their own.
+    """
     try:
         yield
     except Exception as error:
-        if shutil.disk_usage(path.parent).free < FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        number = error.errno if isinstance(error, OSError) and error.filename is None else None
+        if path.parent.exists() and shutil.disk_usage(path.parent).free < FULL:
+            number = errno.ENOSPC
+        if number:
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fbnet.errors import InputError
 from fbnet.provenance import file_hash
-from fbnet.runtime import saying_if_full
+from fbnet.runtime import naming
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 FILES = (*(f"{name}.npy" for name in ARRAYS), "dataset.json")
@@ -51,7 +51,7 @@ def writing(folder: Path, name: str, classes: list[str], source: dict) -> Iterat
     shutil.rmtree(made, ignore_errors=True)  # of a killed run
     made.mkdir(parents=True)
     try:
-        with saying_if_full(made):
+        with naming(made):
             yield {array: made / f"{array}.npy" for array in ARRAYS}
             seal(made, folder, name, classes, source)
     finally:

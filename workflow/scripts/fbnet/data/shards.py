@@ -16,7 +16,7 @@ import numpy as np
 
 from fbnet.data.photograph import fitted
 from fbnet.errors import InputError, Stopped
-from fbnet.runtime import Progress, StopRequest
+from fbnet.runtime import Progress, StopRequest, naming
 
 IMAGES = 128  # of a shard: a few seconds at most, which is what a stop costs
 DATA = 128  # bytes before the images in NumPy's file, of any number of images
@@ -165,14 +165,11 @@ def _fill(path: Path, place: int, files: Sequence[str], size: int) -> list[tuple
             raise
         except Exception as error:  # decoders raise what they like
             faults.append((index, (str(error) or type(error).__name__).splitlines()[0]))
-    try:
-        with path.open("r+b") as file:
-            file.seek(place)
-            file.write(images.data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+    with naming(path), path.open("r+b") as file:
+        file.seek(place)
+        file.write(images.data)
+        file.flush()
+        os.fsync(file.fileno())
     return faults
 
 
