@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import SHARED, needs_shared
+from fbnet.data import dataset_classes
 from fbnet.data.dataset import FILES, read_dataset
 from fbnet.data.image_folder import prepare_image_folder
 from fbnet.errors import InputError
@@ -162,6 +163,7 @@ def test_an_image_folder_of_any_number_of_classes(script, tmp_path):
     assert done.returncode == 0, done.stderr
     dataset = read_dataset(tmp_path / "out")
     assert dataset.classes == ("cat", "dog", "eel")
+    assert dataset_classes({"name": "image_folder", "folder": str(folder)}) == 3
     assert dataset.train_images.shape == (9, 24, 24, 3)
     assert dataset.train_labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert (dataset.train_images[dataset.train_labels == 2][..., 0] == 160).all()

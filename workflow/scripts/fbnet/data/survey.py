@@ -27,10 +27,10 @@ def dataset_classes(dataset: dict) -> int:
     if dataset["name"] in CLASSES:
         return CLASSES[dataset["name"]]
     folder = Path(dataset["folder"])
-    classes, wrong = _classes(folder)
+    folders, wrong = _classes(folder)
     if wrong:
         raise InputError(refusal(folder, wrong))
-    return len(classes)
+    return len(folders["train"])
 
 
 def prepared(folder: Path, source: dict) -> dict | None:

@@ -132,6 +132,8 @@ class Loop(ABC):
             self.bar = stack.enter_context(Progress(total=self._images(), initial=self._images_seen(), unit="images"))
             writer = stack.enter_context(SummaryWriter(tensorboard, purge_step=self.epoch)) if self.ranks.is_first else None
             log.info("%s", self.introduce())
+            if not all(one.resident for one in self.batches.values()):
+                log.info("They would take more than a quarter of the free memory: each batch is read from disk.")
             log.info("Each epoch: %s | speed of training, time.", self.LEGEND)
             while self.epoch < self.settings.epochs:
                 self.bar.set_description(f"{self.counted}, whole run", refresh=False)
