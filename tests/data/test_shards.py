@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 from pathlib import Path
 
@@ -106,25 +107,36 @@ def preparing(folder, out):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def noted(notes):
+    """How many shards are done."""
+    return notes.read_text(encoding="utf-8").count("\n") if notes.exists() else 0
+
+
 def test_two_processes_that_are_stopped_and_killed_make_what_one_makes(tmp_path):
-    folder, out = noise_folder(tmp_path / "images", 1100, 144), tmp_path / "out"
+    folder, out = noise_folder(tmp_path / "images", 2200, 80), tmp_path / "out"
     prepare_image_folder(tmp_path / "whole", folder, 8)
     notes = out / ".preparing/train_images.done"
     outcomes = {
         "a child is killed": (1, r"a process that reads images was killed, most likely for want of memory"),
-        "SIGTERM": (75, r"Stopped by SIGTERM after \d+ of 1100 images"),
+        "SIGTERM": (75, r"Stopped by SIGTERM after \d+ of 2200 images"),
         "SIGKILL": (-9, r""),
     }
     for what, (code, said) in outcomes.items():
         program = preparing(folder, out)
-        done = notes.read_text(encoding="utf-8").count("\n") if notes.exists() else 0
-        wait_for(lambda done=done: notes.exists() and notes.read_text(encoding="utf-8").count("\n") > done, program)
+        before = noted(notes)
+        while noted(notes) == before:
+            assert program.poll() is None, program.stderr.read()
+            time.sleep(0.002)
         children = [child for child in psutil.Process(program.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+        for child in children:  # the rest is not done before we have acted
+            child.suspend()
         assert len(children) == 2, what
         if what.startswith("SIG"):
             program.send_signal(signal.Signals[what])
         else:
-            children[0].kill()
+            children.pop().kill()
+        for child in children:
+            child.resume()
         assert program.wait(60) == code, what
         assert re.search(said, program.stderr.read()), what
         assert not psutil.wait_procs(children, timeout=20)[1], what

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fbnet.data import augmentation
-from fbnet.data.dataset import Dataset
+from fbnet.data.dataset import Dataset, mapped_anew
 from fbnet.memory import free_bytes
 
 BN_IMAGES = 2048  # enough for the statistics of a batch norm to settle, and a few seconds at most
@@ -189,4 +189,4 @@ class Rows:
         self.images, self.labels = images, labels
 
     def __getitem__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.images[indices]), torch.from_numpy(self.labels[indices])
+        return torch.from_numpy(mapped_anew(self.images)[indices]), torch.from_numpy(self.labels[indices])

@@ -1,6 +1,7 @@
 """A dataset on disk: a folder with four NumPy arrays, and `dataset.json`, written last, that describes and seals them."""
 
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -113,6 +114,15 @@ def read_dataset(folder: Path, resolution: int | None = None) -> Dataset:
     return Dataset(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}, **arrays)
 
 
+def mapped_anew(images: np.ndarray) -> np.ndarray:
+    """The same array: one that is mapped from disk as a whole, once more.
+
+    What is read through a mapping counts as memory of the process as long as that lasts, which some schedulers hold against it.
+    """
+    whole = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+    return np.load(images.filename, mmap_mode="r", allow_pickle=False) if whole else images
+
+
 def _check(split: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(f"the {split} images are {images.dtype} {list(images.shape)}, but must be uint8 [N, H, W, 3]")
@@ -126,7 +136,7 @@ def _statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of all pixels, in [0, 1], from a histogram: exact, in one pass over the disk."""
     histogram = np.zeros((3, 256))
     for start in range(0, len(images), 1000):
-        part = images[start : start + 1000]
+        part = mapped_anew(images)[start : start + 1000]
         histogram += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)]
     levels = np.arange(256) / 255
     weights = histogram / histogram.sum(axis=1, keepdims=True)
