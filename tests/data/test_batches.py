@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from fbnet.data.batches import Batches, split
-from fbnet.data.dataset import ARRAYS, read_dataset, writing
+from fbnet.data.dataset import ARRAYS, _statistics, read_dataset, writing
 
 CPU = torch.device("cpu")
 SCRIPTS = ROOT / "workflow/scripts"
@@ -116,3 +116,11 @@ def test_images_are_normalised(dataset):
     assert torch.allclose(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
     assert torch.allclose(images.std((0, 2, 3)), torch.ones(3), atol=1e-3)
     assert labels.tolist() == dataset.train_labels.tolist()
+
+
+def test_the_statistics_of_a_large_set_are_of_evenly_spaced_images(dataset, monkeypatch):
+    exact = _statistics(dataset.train_images)
+    monkeypatch.setattr("fbnet.data.dataset.COUNTED", 10)
+    assert _statistics(dataset.train_images) == _statistics(dataset.train_images[::5]) != exact
+    monkeypatch.setattr("fbnet.data.dataset.AT_ONCE", 1)
+    assert _statistics(dataset.train_images) == _statistics(dataset.train_images[::5])

@@ -105,7 +105,7 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     # killed at random, it ends as it did
     shutil.rmtree(results / "race/first")
     running = race.start("results/architectures/first.tsv")
-    time.sleep(np.random.default_rng().uniform(5, 25))
+    time.sleep(np.random.default_rng().uniform(4, 14))
     os.killpg(running.pid, signal.SIGKILL)  # Snakemake and its jobs
     running.wait()
     assert race("--unlock").returncode == 0

@@ -219,7 +219,7 @@ def test_operators_that_hardly_differ_are_told_with_what_to_change(tmp_path):
     assert "Measure a larger batch, another runtime (engine: onnxruntime), or a space of larger images." in text
 
 
-def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
+def test_the_script_takes_over_a_table(script, tiny, tmp_path):
     own = write_table(tmp_path / "own.tsv", tiny)
     taken = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "taken.tsv")
     assert taken.returncode == 0, taken.stderr
@@ -229,13 +229,6 @@ def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
     taken = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "taken.tsv")
     assert "hardly differ" not in taken.stderr
 
-    measured = script("profile_latency", "--space", SPACES / "tiny.yaml", "--runs", 3, "--out", tmp_path / "new.tsv")
-    assert measured.returncode == 0, measured.stderr
-    header = [line for line in (tmp_path / "new.tsv").read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    for key in ("machine", "cores", "governor", "threads: 1", "batch: 1", "versions", "date", "load", "variability"):
-        assert any(key in line for line in header), key
-    read_table(tmp_path / "new.tsv", tiny, 10)
-
     own.write_text("nothing", encoding="utf-8")
     refused = script("profile_latency", "--space", SPACES / "tiny.yaml", "--table", own, "--out", tmp_path / "no.tsv")
     assert refused.returncode == 1
@@ -243,9 +236,12 @@ def test_the_script_profiles_and_takes_over_a_table(script, tiny, tmp_path):
     assert not (tmp_path / "no.tsv").exists()
 
 
-def test_a_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
-    measured = script("profile_latency", "--space", "tiny", "--runs", 12, "--out", tmp_path / "own.tsv")
+def test_a_table_is_measured_and_its_validation_is_a_table_and_a_picture(script, tiny, tmp_path):
+    measured = script("profile_latency", "--space", "tiny", "--runs", 6, "--out", tmp_path / "own.tsv")
     assert measured.returncode == 0, measured.stderr
+    header = [line for line in (tmp_path / "own.tsv").read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    for key in ("machine", "cores", "governor", "threads: 1", "batch: 1", "versions", "date", "load", "variability"):
+        assert any(key in line for line in header), key
     arguments = ["--space", "tiny", "--table", tmp_path / "own.tsv", "--networks", 8, "--runs", 3]
     done = script("validate_latency", *arguments, "--out", tmp_path / "v.tsv", "--plot", tmp_path / "v.svg")
     assert done.returncode == 0, done.stderr
