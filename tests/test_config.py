@@ -57,6 +57,27 @@ def test_a_search_overrides_single_keys():
     assert config["searches"]["b"] == config["search"]
 
 
+def test_one_shot_searches_that_agree_in_training_share_a_supernet_whatever_they_choose_for():
+    sweep = {"method": "one_shot", "target": ["cpu", "gpu"], "latency_budget": ["4ms", "8ms"]}
+    searches = {"one": sweep, "seeds": sweep | {"seed": [0, 1], "target": "cpu"}, "more": {"method": "one_shot", "target": "gpu"}}
+    searches["fbnet"] = {"latency_budget": ["4ms", "8ms"]}
+    config, _ = resolve({"latency": {"cpu": {}, "gpu": {"device": "cuda"}}, "searches": searches}, SCHEMA)
+    found = config["supernets"]
+    assert list(found) == list(config["searches"])
+    assert {name: found[name] for name in found if name.startswith(("one", "more"))} == dict.fromkeys(
+        ("one_cpu_4ms", "one_cpu_8ms", "one_gpu_4ms", "one_gpu_8ms", "more"), "one"
+    )
+    # seed 0 is that of `one`
+    assert [found[f"seeds_{budget}_seed_{seed}"] for budget in ("4ms", "8ms") for seed in (0, 1)] == ["one", "seeds_seed_1"] * 2
+    assert all(found[name] == name for name in found if name.startswith("fbnet"))
+
+
+def test_a_name_that_a_supernet_of_fbnet_has_is_taken():
+    searches = {"a": {"method": ["fbnet", "one_shot"], "target": ["cpu", "gpu"]}, "a_one_shot": {"method": "fbnet"}}
+    config, _ = resolve({"latency": {"cpu": {}, "gpu": {}}, "searches": searches}, SCHEMA)
+    assert config["supernets"]["a_one_shot_cpu"] == config["supernets"]["a_one_shot_gpu"] == "a_one_shot_cpu"
+
+
 def test_a_race_of_one_or_of_random_samples_is_refused():
     race = {"race": {"epochs": [1], "rules": []}}
     resolve(race, SCHEMA)

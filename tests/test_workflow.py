@@ -416,6 +416,11 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     dry = workflow("--dry-run", "results/architectures/for_macs.tsv").stdout
     assert {"profile_latency", "sample_architecture"} <= set(re.findall(r"rule (\w+):", dry))
     assert "train_supernet" not in dry  # which no latency has gone into
+    searches["for_cpu"] = {"target": "cpu", "latency_budget": "0.9 * k3_e1"} | one_shot
+    configure(**targets)
+    dry = workflow("--dry-run", "results/models/for_cpu.onnx").stdout
+    assert set(re.findall(r"rule (\w+):", dry)) == {"sample_architecture", "export_modeldef", "export_model"}
+    assert "results/search/for_macs/supernet.pt" in dry  # that of all who agree in its training
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):

@@ -121,7 +121,9 @@ def test_what_is_wrong_with_a_search_is_about_it(results, tiny):
     """The rest is about all; the table's error counts, and of theta the last epoch."""
 
     def found_of(table):
-        return findings(results, table, comparisons(table), ranked().iloc[:0], {}, tiny, 10)
+        return findings(
+            results, table, comparisons(table), ranked().iloc[:0], {}, {"found": "found", "found_0": "found_0"}, tiny, 10
+        )
 
     good = networks("found", [0.9], ops="ir_k3_e1 ir_k5_e3 ir_k5_e3", latency_us=8200.0)
     [(about, kind, text)] = found_of(good)
@@ -139,7 +141,7 @@ def test_what_is_wrong_with_a_search_is_about_it(results, tiny):
 
 def test_comparisons_and_warnings_of_all_come_with_those_of_orders(results, tiny):
     table = summary(networks("found", [0.9], ops="ir_k3_e1 ir_k5_e3 ir_k5_e3"), rule(0.9), random_search(0.9))
-    found = findings(results, table, comparisons(table), ranked(), {"found_0": STANDING}, tiny, 10)
+    found = findings(results, table, comparisons(table), ranked(), {"found_0": STANDING}, {"found_0": "found_0"}, tiny, 10)
     assert [(about, kind) for about, kind, _ in found] == [
         *[("all", "comparison")] * 2,
         ("all", "warning"),

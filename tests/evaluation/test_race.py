@@ -213,7 +213,7 @@ def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):
     found = described(table, 10, {"first": ("ir_k3_e1", "skip", "ir_k5_e3")})
     tables = {
         "architectures/first.tsv": found,
-        "search/first/history.tsv": pd.DataFrame({"seconds": [10.0, 20.0]}),
+        "search/shared/history.tsv": pd.DataFrame({"seconds": [10.0, 20.0]}),
         "race/first/race.tsv": pd.DataFrame({"seconds": [1.0, 2.0, 3.0]}),
         "evaluation/first.supernet.tsv": pd.DataFrame({"name": ["first"], "supernet_top1": [0.5]}),
     }
@@ -221,7 +221,8 @@ def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         rows.to_csv(tmp_path / name, sep="\t", index=False)
     runs = pd.DataFrame([("first", 0, 0.8, 0.9, 7.0)], columns=RUNS)
-    entry = vars(NetworkSet("found", "cpu", ("first",), method="first", baseline="like_first", seed=0)) | {"measured": False}
+    names = {"method": "first", "baseline": "like_first", "supernet": "shared"}
+    entry = vars(NetworkSet("found", "cpu", ("first",), seed=0, **names)) | {"measured": False}
     for raced, search_s in ((True, 36.0), (False, 30.0)):
         [row] = summarise(tmp_path, {"first": entry | {"raced": raced}}, runs, tiny, 10).to_dict("records")
         assert (row["search_s"], row["training_s"], row["supernet_top1"]) == (search_s, 7.0, 0.5)

@@ -40,9 +40,11 @@ def add_measurement(results, ops=OPS, header=""):
 
 
 def printed(capsys, results, searches=None, error=0.1):
+    searches = searches or {"first": SEARCH}
     config = {
         "results": str(results),
-        "searches": searches or {"first": SEARCH},
+        "searches": searches,
+        "supernets": {search: search for search in searches},
         "validation": {"error": error},
         "evaluation": {"trainings": 3},
         "train": {"epochs": 200},

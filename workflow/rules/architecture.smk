@@ -9,7 +9,7 @@ JUDGED = int(CONFIG["sample"]["judged"] > CONFIG["sample"]["count"])  # whether 
 
 rule sample_architecture:
     input:
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        supernet=in_supernet("supernet.pt"),
         table=latency_table,
         arrays=ancient(rules.train_supernet.input.arrays) if JUDGED else [],
         data=rules.download_cifar.output.description if JUDGED else [],
@@ -41,7 +41,7 @@ rule sample_architecture:
 rule export_modeldef:
     input:
         architectures=f"{RESULTS}/architectures/{{search}}.tsv",
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        supernet=in_supernet("supernet.pt"),
     output:
         python=f"{RESULTS}/modeldef/{{search}}.py",
         json=f"{RESULTS}/modeldef/{{search}}.json",
@@ -67,7 +67,7 @@ rule export_modeldef:
 rule export_model:
     input:
         definition=f"{RESULTS}/modeldef/{{search}}.json",
-        weights=f"{RESULTS}/race/{{search}}/network.pt" if RACE["epochs"] else f"{RESULTS}/search/{{search}}/supernet.pt",
+        weights=f"{RESULTS}/race/{{search}}/network.pt" if RACE["epochs"] else in_supernet("supernet.pt"),
         table=latency_table,
         arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,

@@ -61,6 +61,8 @@ RACE = CONFIG["race"]
 SAMPLES = f"{RESULTS}/race/{{search}}/entrants.tsv" if RACE["epochs"] else f"{RESULTS}/architectures/{{search}}.tsv"
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
+SUPERNETS = CONFIG["supernets"]  # from which each search chooses
+TRAINED_FOR = {supernet: search for search, supernet in reversed(SUPERNETS.items())}  # the first search of each
 SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
 
 # Names that the configuration knows, and no others: a wrong one on the command line is no file that a rule makes.
@@ -72,6 +74,7 @@ RANDOM = [name for name, entry in SETS.items() if entry.kind in ("random", "rank
 wildcard_constraints:
     target="|".join(CONFIG["latency"]),
     search="|".join(CONFIG["searches"]),
+    supernet="|".join(TRAINED_FOR),
     baseline="|".join(BASELINES) or "(?!)",
     set="|".join(SETS),
     network="|".join([*CONFIG["searches"], *RULES, *(f"{name}_[0-9]+" for name in RANDOM), "published_[A-Za-z0-9_]+"]),
@@ -102,7 +105,9 @@ def json_of(settings):
 
 def target_of_job(wildcards):
     """The target that a job measures, or for which it makes something."""
-    name = wildcards.get("search") or wildcards.get("set") or wildcards.get("baseline")
+    name = (
+        TRAINED_FOR.get(wildcards.get("supernet")) or wildcards.get("search") or wildcards.get("set") or wildcards.get("baseline")
+    )
     return SETS[name].target if name else wildcards.get("target", TARGET)
 
 
@@ -117,6 +122,11 @@ def is_measured(target):
     """Whether this target's table is measured here, neither brought nor counted."""
     settings = CONFIG["latency"][target]
     return "table" not in settings and settings["engine"] != "analytic"
+
+
+def in_supernet(file):
+    """A file of the supernet that a search chooses from."""
+    return lambda wildcards: f"{RESULTS}/search/{SUPERNETS[wildcards.search]}/{file}"
 
 
 def latency_table(wildcards):

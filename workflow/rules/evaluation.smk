@@ -130,7 +130,7 @@ rule measure_architecture:
 
 rule evaluate_supernet:
     input:
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        supernet=in_supernet("supernet.pt"),
         arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,
         architectures=architectures_beside,
@@ -159,7 +159,7 @@ rule evaluate:
         trainings=trainings(),
         measurements=[f"{RESULTS}/measurement/{name}.tsv" for name, entry in SETS.items() if is_measured(entry.target)],
         supernets=[f"{RESULTS}/evaluation/{search}.supernet.tsv" for search in CONFIG["searches"]],
-        histories=[f"{RESULTS}/search/{search}/history.tsv" for search in CONFIG["searches"]],
+        histories=[f"{RESULTS}/search/{supernet}/history.tsv" for supernet in TRAINED_FOR],
         races=[f"{RESULTS}/race/{search}/race.tsv" for search in CONFIG["searches"] if RACE["epochs"]],
         tables=[f"{RESULTS}/latency/{target}.tsv" for target in USED],
         validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
@@ -192,8 +192,8 @@ rule evaluate:
 
 rule plot_search:
     input:
-        theta=f"{RESULTS}/search/{{search}}/theta.tsv",
-        history=f"{RESULTS}/search/{{search}}/history.tsv",
+        theta=in_supernet("theta.tsv"),
+        history=in_supernet("history.tsv"),
         architectures=f"{RESULTS}/architectures/{{search}}.tsv",
         table=latency_table,
     output:

@@ -7,7 +7,7 @@ include: "functions/race.smk"
 
 rule learn_entrants:
     input:
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
+        supernet=in_supernet("supernet.pt"),
         table=latency_table,
         networks=first_networks,
     output:

@@ -13,19 +13,19 @@ rule train_supernet:
         validation=ancient(search_validation),
     output:
         # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
-        supernet=f"{RESULTS}/search/{{search}}/supernet.pt",
-        theta=f"{RESULTS}/search/{{search}}/theta.tsv",
-        history=f"{RESULTS}/search/{{search}}/history.tsv",
+        supernet=f"{RESULTS}/search/{{supernet}}/supernet.pt",
+        theta=f"{RESULTS}/search/{{supernet}}/theta.tsv",
+        history=f"{RESULTS}/search/{{supernet}}/history.tsv",
     log:
-        f"{RESULTS}/logs/train_supernet/{{search}}.log",
+        f"{RESULTS}/logs/train_supernet/{{supernet}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_supernet/{{search}}.tsv"
+        f"{RESULTS}/benchmarks/train_supernet/{{supernet}}.tsv"
     priority: 1  # the longest way to the report leads through it
     conda:
         "../envs/fbnet.yaml"
     threads: CONFIG["threads"]
     resources:
-        gpu=lambda wildcards: CONFIG["searches"][wildcards.search]["gpu"],
+        gpu=lambda wildcards: CONFIG["searches"][TRAINED_FOR[wildcards.supernet]]["gpu"],
     params:
         **program("train_supernet.py"),
         space=json_of(SPACE.definition),

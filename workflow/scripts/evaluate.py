@@ -24,7 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
     one_shot = {search: read_one_shot(results, search) for search in summary["search"].dropna()}
     ranked = ranking(summary, runs, one_shot)
     races = {name: read_tsv(results / f"race/{name}/race.tsv") for name, entry in plan.items() if entry["raced"]}
-    found = findings(results, summary, compared, ranked, races, space, classes)
+    supernets = {name: entry["supernet"] for name, entry in plan.items() if entry["kind"] == "found"}
+    found = findings(results, summary, compared, ranked, races, supernets, space, classes)
     tables = {"summary": summary, "runs": runs, "comparisons": compared, "ranking": ranked}
     tables["findings"] = pd.DataFrame(found, columns=["about", "kind", "text"])
     with replacing(*(arguments.out / f"{name}.tsv" for name in tables)) as paths:

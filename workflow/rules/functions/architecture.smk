@@ -2,8 +2,13 @@
 
 
 def budget_options(wildcards):
+    """The latency budget of a job's search, as `budget_of` has it."""
+    return budget_of(wildcards.search)
+
+
+def budget_of(search):
     """A search's latency budget, and as text what a published network that it names consists of: a change samples again."""
-    text = CONFIG["searches"][wildcards.search]["latency_budget"]
+    text = CONFIG["searches"][search]["latency_budget"]
     if not text:
         return {"options": [], "operators": None}
     return {"options": [f"--latency-budget={text}"], "operators": budget.read(text, SPACE)[1]}

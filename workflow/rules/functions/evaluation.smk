@@ -46,7 +46,7 @@ def architecture_options(wildcards):
 def start_of_network(wildcards):
     """The supernet whose weights a network starts from, if it does."""
     starts = CONFIG["train"]["start"] == "supernet"
-    return [f"{RESULTS}/search/{SET_OF[wildcards.network]}/supernet.pt"] if starts else []
+    return [f"{RESULTS}/search/{SUPERNETS[SET_OF[wildcards.network]]}/supernet.pt"] if starts else []
 
 
 def sets_of_network(wildcards):

@@ -24,7 +24,7 @@ def entrants_of_round(wildcards):
 def start_of_round(wildcards):
     """The supernet whose weights entrants start from in the first round, if they do."""
     starts = wildcards.round == "1" and RACE["start"] == "supernet"
-    return f"{RESULTS}/search/{wildcards.search}/supernet.pt" if starts else []
+    return in_supernet("supernet.pt")(wildcards) if starts else []
 
 
 def networks_before(wildcards):

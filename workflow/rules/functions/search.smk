@@ -1,9 +1,14 @@
-# What a search depends on.
+# What the training of a supernet depends on: the settings of the first search that chooses from it.
+
+
+def training_search(wildcards):
+    """That search's settings."""
+    return CONFIG["searches"][TRAINED_FOR[wildcards.supernet]]
 
 
 def search_settings(wildcards):
-    """What the training of one search depends on: the settings of its method, without the unused form of the loss."""
-    settings = of_method(CONFIG["searches"][wildcards.search])
+    """What the training of a supernet depends on: the settings of its method, without the unused form of the loss."""
+    settings = of_method(training_search(wildcards))
     keys = {"paper": ("form", "alpha", "beta"), "target": ("form", "target_us", "weight")}
     if loss := settings.get("loss"):
         settings["loss"] = {key: loss[key] for key in keys[loss["form"]]}
@@ -17,26 +22,28 @@ def search_table(wildcards):
 
 def looks_at_latency(wildcards):
     """Whether latency is part of what a search's training minimises."""
-    return CONFIG["searches"][wildcards.search]["method"] == "fbnet"
+    return training_search(wildcards)["method"] == "fbnet"
 
 
 def aim_options(wildcards):
     """The budget, where it is what the loss aims at."""
-    search = CONFIG["searches"][wildcards.search]
+    search = training_search(wildcards)
     aims = search["loss"]["form"] == "target" and search["loss"]["target_us"] is None
-    return budget_options(wildcards) if aims and looks_at_latency(wildcards) else {"options": [], "operators": None}
+    return (
+        budget_of(TRAINED_FOR[wildcards.supernet]) if aims and looks_at_latency(wildcards) else {"options": [], "operators": None}
+    )
 
 
 def table_options(wildcards, input):
     """The table of a search's target, and what it must have been made for, if the method looks at it."""
     if not input.table:
         return []
-    return [f"--table={input.table}", f"--expected={json_of(table_settings(CONFIG['searches'][wildcards.search]['target']))}"]
+    return [f"--table={input.table}", f"--expected={json_of(table_settings(training_search(wildcards)['target']))}"]
 
 
 def search_validation(wildcards):
     """The validation of that table, if the search must not start from a bad one."""
-    target = CONFIG["searches"][wildcards.search]["target"]
+    target = training_search(wildcards)["target"]
     wanted = VALIDATION["strict"] and is_measured(target) and looks_at_latency(wildcards)
     return f"{RESULTS}/latency/{target}.validation.tsv" if wanted else []
 

@@ -18,7 +18,7 @@ from fbnet.architecture import budget
 from fbnet.data import TRAINING_IMAGES, prepared, refusal, survey
 from fbnet.errors import InputError
 from fbnet.latency import Target, words
-from fbnet.settings import TrainSettings, of_method, settings_of
+from fbnet.settings import ONE_SHOT_KEYS, TrainSettings, of_method, settings_of
 from fbnet.space import SearchSpace, read_space
 
 LEAST_TO_LEARN = 5  # entrants of a race whose accuracies may tell anything about theta and the rules
@@ -28,15 +28,17 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
     """The whole configuration, defaults filled in and `searches` complete, and its search space.
 
     Each search becomes the settings of `search` with its own laid over; one that gives a list for a key becomes a search for
-    each of its values. `look`: an image folder that is not prepared yet is looked through. Raises InputError, in one sentence
-    that names key, value and what is allowed.
+    each of its values; `supernets` says which supernet it chooses from. `look`: an image folder that is not prepared yet is
+    looked through. Raises InputError, in one sentence that names key, value and what is allowed.
     """
-    config = _typed(_swept(config), schema, schema["$defs"])
+    config, short_names = _swept(config)
+    config = _typed(config, schema, schema["$defs"])
     _check_values(config, schema)
     definitions = schema["$defs"]
     config = _with_defaults(config, schema, definitions)
     config["search"] = _with_defaults(config["search"] or {}, definitions["search"], definitions)
     config["searches"] = {name: _merged(config["search"], own or {}) for name, own in config["searches"].items()}
+    config["supernets"] = _supernets(config["searches"], short_names)
     config["latency"] = {
         name: own if own and "table" in own else _with_defaults(own or {}, definitions["target"], definitions)
         for name, own in config["latency"].items()
@@ -243,11 +245,15 @@ def _expanded(path: str, key: str) -> str:
 
 
 def _swept(config):
-    """A copy in which no search has a list: it is a search for each combination of values, named after them."""
+    """A copy in which no search has a list: it is a search for each combination of values, named after them.
+
+    And by search a name without the values that a one-shot training does not see.
+    """
     if not isinstance(config, dict) or not all(isinstance(config.get(key) or {}, dict) for key in ("search", "searches")):
-        return config  # wrong, and told so by the schema
+        return config, {}  # wrong, and told so by the schema
     shared = config.get("search") or {}
     swept: dict[str, dict] = {}
+    short: dict[str, str] = {}
     for name, own in (config.get("searches", {"fbnet": {}}) or {}).items():
         own = own or {}
         if not isinstance(own, dict):
@@ -258,16 +264,31 @@ def _swept(config):
             if not values or any(isinstance(value, list | dict) for value in values):
                 raise InputError(f"searches.{name}.{'.'.join(keys)} is {values!r}, but a list must hold one value or more")
         for values in itertools.product(*axes.values()):
-            parts = [_slug(keys[-1], value) for keys, value in zip(axes, values, strict=True)]
-            full = "_".join([str(name), *parts])
+            parts = {keys: _slug(keys[-1], value) for keys, value in zip(axes, values, strict=True)}
+            full = "_".join([str(name), *parts.values()])
             if full in swept:
                 raise InputError(f"two searches would have the name {full}: give {name} values that differ in letters or digits")
             swept[full] = own
+            short[full] = "_".join([str(name), *(part for (key, *_), part in parts.items() if key in ONE_SHOT_KEYS)])
             for keys, value in zip(axes, values, strict=True):
                 swept[full] = _set(swept[full], keys, value)
     for keys, values in _lists(shared):
         shared = _set(shared, keys, values[0])
-    return config | {"searches": swept} | ({"search": shared} if "search" in config else {})
+    return config | {"searches": swept} | ({"search": shared} if "search" in config else {}), short
+
+
+def _supernets(searches: dict, short_names: dict[str, str]) -> dict[str, str]:
+    """From which supernet each search chooses, by name: of FBNet its own; one-shot searches that agree in training share one."""
+    supernets = {name: name for name, search in searches.items() if search["method"] == "fbnet"}
+    trained: dict[str, str] = {}
+    for name, search in searches.items():
+        if name not in supernets:
+            training = json.dumps(of_method(search), sort_keys=True)
+            if training not in trained:
+                is_free = short_names[name] not in {*supernets.values()}
+                trained[training] = short_names[name] if is_free else name
+            supernets[name] = trained[training]
+    return {name: supernets[name] for name in searches}
 
 
 def _lists(settings: dict, above: tuple = ()):

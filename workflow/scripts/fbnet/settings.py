@@ -108,6 +108,7 @@ class OneShotSettings(_WeightsRate):
 
 
 METHODS = {"fbnet": Settings, "one_shot": OneShotSettings}
+ONE_SHOT_KEYS = ("method", *(field.name for field in dataclasses.fields(OneShotSettings)))  # on which its training depends
 
 
 def of_method(search: dict) -> dict:

@@ -61,7 +61,7 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
         known |= {"budget_us": in_us(budget, table), "budget": budget}
     else:
         known |= {"budget_us": aim_us, "budget": "loss.target_us"}
-    theta = read_theta(results / f"search/{search}/theta.tsv")
+    theta = read_theta(results / f"search/{config['supernets'][search]}/theta.tsv")
     known["faults"] = tuple(diagnosis(space, ops, theta, known["one_shot"], classes))
     return Derived(
         search, settings["target"], compact(ops, space), **known, **_measured(results / f"measurement/{search}.tsv", name, ops)

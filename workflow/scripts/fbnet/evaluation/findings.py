@@ -21,10 +21,11 @@ def findings(
     compared: pd.DataFrame,
     ranked: pd.DataFrame,
     races: Mapping[str, pd.DataFrame],
+    supernets: Mapping[str, str],
     space: SearchSpace,
     classes: int,
 ) -> list[tuple[str, str, str]]:
-    """What follows from summary, comparisons, ranking, and the races of searches: (about, kind, sentence).
+    """What follows from summary, comparisons, ranking, races and supernets of searches (by name): (about, kind, sentence).
 
     It is about a search or `all`, a `comparison` or a `warning`. Raises InputError for a file that cannot be read.
     """
@@ -34,7 +35,7 @@ def findings(
     found += [(search, "comparison", race_sentence(standing)) for search, standing in races.items()]
     found += order_sentences(ranked)
     for row in summary[summary["kind"] == "found"].to_dict("records"):
-        theta = read_theta(results / f"search/{row['search']}/theta.tsv")
+        theta = read_theta(results / f"search/{supernets[row['search']]}/theta.tsv")
         texts = diagnosis(space, row["ops"].split(" "), theta, row["supernet_top1"], classes)
         texts += over_budget(row, mape.get(row["target"], 0.0))
         found += [(row["search"], "warning", text) for text in texts]

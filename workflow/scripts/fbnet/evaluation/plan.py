@@ -17,8 +17,8 @@ class NetworkSet:
     `kind` is found (derived by a search), rule, random, ranked or published; `networks` are the names of those that are
     trained. `budget` is the latency budget as text, None where there is none; baselines then stay within what the first network
     of search `like` takes. `baseline` is what the names of all baselines of this target and budget end with. Searches that
-    differ in nothing but seed, target and budget are of one `method`. Ranked networks are spread over all `budgets` of their
-    target.
+    differ in nothing but seed, target and budget are of one `method`; what is found is chosen from a `supernet`. Ranked networks
+    are spread over all `budgets` of their target.
     """
 
     kind: str
@@ -29,6 +29,7 @@ class NetworkSet:
     baseline: str | None = None
     seed: int | None = None
     method: str | None = None
+    supernet: str | None = None
     rule: str | None = None
     budgets: tuple[str, ...] = ()
 
@@ -41,7 +42,9 @@ def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
         target, budget = search["target"], search["latency_budget"]
         slug = re.sub(r"[^A-Za-z0-9]+", "_", budget).strip("_") if budget else ""
         baseline = f"{target}_{slug}" if budget else f"like_{name}"
-        found[name] = NetworkSet("found", target, (name,), budget, None, baseline, search["seed"], methods[name])
+        found[name] = NetworkSet(
+            "found", target, (name,), budget, None, baseline, search["seed"], methods[name], config["supernets"][name]
+        )
         within = (budget, None if budget else name, baseline)
         for rule in evaluation["rules"]:
             rule_name = f"rule_{rule}_{baseline}"

@@ -38,7 +38,8 @@ def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, sp
     """A row for each network of a plan: the first of a search, all of a baseline; and for each random search.
 
     `plan`: a NetworkSet as a mapping by name, with `measured`, whether its target is, and `raced`, whether its architectures
-    have run a race, whose time is part of `search_s`. `latency_us` is measured and rescaled:
+    have run a race, whose time is part of `search_s`, as all of the supernet's training is, whoever else chooses from it.
+    `latency_us` is measured and rescaled:
     `measured_us` / `level`, the scale factor of that measurement; where nothing was measured, it is `predicted_us`. A random
     search is the best by validation of `drawn` from the `pool` of random networks within a budget, `drawn` being how many can be
     trained in the time of a search and the training of what it finds; its numbers are expectations, `top1_sd` is between such
@@ -70,7 +71,7 @@ def _rows(results: Path, name: str, entry: Mapping, table: LatencyTable, runs: p
         scale = float(read_header(path)["level"])
     one_shot = {}
     if derived:
-        took = [f"search/{name}/history.tsv", *([f"race/{name}/race.tsv"] if entry["raced"] else [])]
+        took = [f"search/{entry['supernet']}/history.tsv", *([f"race/{name}/race.tsv"] if entry["raced"] else [])]
         shared["search_s"] = sum(read_tsv(results / path)["seconds"].sum() for path in took)
         one_shot = read_one_shot(results, name).set_index("name")["supernet_top1"]
     rows = []
