@@ -142,7 +142,7 @@ USERS = {
 def test_code_is_that_of_whoever_uses_the_module(module, scripts):
     """An edit changes the hashes of these scripts alone."""
     found = {path.stem for path in (ROOT / "workflow/scripts").glob("*.py") if f"fbnet/{module}.py" in code_hashes(path)}
-    assert found - {"describe_architecture"} == scripts  # it belongs to no rule
+    assert found - {"describe_architecture", "describe_space"} == scripts  # on which nothing depends
 
 
 @pytest.mark.parametrize(

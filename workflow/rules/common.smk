@@ -25,7 +25,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from fbnet.architecture import budget, find
 from fbnet.config import check_yaml, resolve
-from fbnet.data import dataset_classes, survey
+from fbnet.data import TRAINING_IMAGES, dataset_classes, survey
 from fbnet.errors import InputError
 from fbnet.evaluation import network_sets, print_summary
 from fbnet.latency import TABLE_SETTINGS, Target
@@ -62,7 +62,9 @@ SAMPLES = f"{RESULTS}/race/{{search}}/entrants.tsv" if RACE["epochs"] else f"{RE
 MODELDEFS = [f"{RESULTS}/modeldef/{search}.py" for search in CONFIG["searches"]]
 MODELS = [f"{RESULTS}/models/{search}.onnx" for search in CONFIG["searches"]]
 SUPERNETS = CONFIG["supernets"]  # from which each search chooses
-TRAINED_FOR = {supernet: search for search, supernet in reversed(SUPERNETS.items())}  # the first search of each
+TRAINED_FOR = {}  # the first search of each supernet
+for search, supernet in SUPERNETS.items():
+    TRAINED_FOR.setdefault(supernet, search)
 SET_OF = {network: name for name, entry in SETS.items() for network in entry.networks}
 
 # Names that the configuration knows, and no others: a wrong one on the command line is no file that a rule makes.

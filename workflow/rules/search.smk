@@ -40,3 +40,28 @@ rule train_supernet:
         "{params.run} --data {params.data:q} --space {params.space:q}"
         " {params.table:q} {params.strict:q} {params.aim[options]:q} --settings {params.settings:q} --threads {threads}"
         " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"
+
+
+# Before days are spent: how large the space is, and what its supernets will cost where this runs: snakemake describe_space --cores 8
+rule describe_space:
+    output:
+        f"{RESULTS}/space.txt",
+    log:
+        f"{RESULTS}/logs/describe_space/space.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/describe_space/space.tsv"
+    conda:
+        "../envs/fbnet.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=max(min(search["gpu"], 1) for search in CONFIG["searches"].values()),
+    params:
+        **program("describe_space.py"),
+        space=json_of(SPACE.definition),
+        classes=CLASSES,
+        images=lambda wildcards: training_images(),
+        tables=untracked(tables_there()),
+        supernets=all_supernets(),
+    shell:
+        "{params.run} --space {params.space:q} --classes {params.classes} --images {params.images}"
+        " --table {params.tables:q} {params.supernets:q} --threads {threads} --out {output:q} --log {log:q}"

@@ -18,14 +18,19 @@ def source_options():
 
 
 @functools.cache
-def images_to_prepare():
-    """How many images the configured folder has; it is looked through once."""
-    return sum(map(len, survey(Path(CONFIG["dataset"]["folder"])).files.values()))
+def images_of_folder():
+    """How many images the halves of the configured folder have; it is looked through once."""
+    return {half: len(files) for half, files in survey(Path(CONFIG["dataset"]["folder"])).files.items()}
+
+
+def training_images():
+    """How many images there are to train on."""
+    return TRAINING_IMAGES.get(CONFIG["dataset"]["name"]) or images_of_folder()["train"]
 
 
 def resources_to_prepare():
     """On a cluster, what an image folder takes: time for photographs on a network file system, and memory of the processes."""
     if CONFIG["dataset"]["name"] != "image_folder":
         return {}
-    minutes = lambda wildcards, threads: 10 + math.ceil(images_to_prepare() * SECONDS_PER_IMAGE / threads / 60)
+    minutes = lambda wildcards, threads: 10 + math.ceil(sum(images_of_folder().values()) * SECONDS_PER_IMAGE / threads / 60)
     return {"runtime": minutes, "mem_mb": lambda wildcards, threads, attempt: (1000 + 500 * threads) * attempt}

@@ -7,8 +7,13 @@ def training_search(wildcards):
 
 
 def search_settings(wildcards):
-    """What the training of a supernet depends on: the settings of its method, without the unused form of the loss."""
-    settings = of_method(training_search(wildcards))
+    """What the training of a supernet depends on."""
+    return settings_of_supernet(wildcards.supernet)
+
+
+def settings_of_supernet(supernet):
+    """The settings of its method, without the unused form of the loss."""
+    settings = of_method(CONFIG["searches"][TRAINED_FOR[supernet]])
     keys = {"paper": ("form", "alpha", "beta"), "target": ("form", "target_us", "weight")}
     if loss := settings.get("loss"):
         settings["loss"] = {key: loss[key] for key in keys[loss["form"]]}
@@ -51,3 +56,13 @@ def search_validation(wildcards):
 def strict_options(wildcards, input):
     """What keeps a search from starting from a bad table, if that is wished."""
     return [f"--validation={input.validation}", f"--largest-error={VALIDATION['error']}"] if input.validation else []
+
+
+def all_supernets():
+    """Every supernet with its settings, as options of a script."""
+    return [word for name in TRAINED_FOR for word in ("--supernet", name, settings_of_supernet(name))]
+
+
+def tables_there():
+    """The latency tables that have been measured."""
+    return [table for table in TABLES if Path(table).is_file()]
