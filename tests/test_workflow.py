@@ -516,3 +516,16 @@ def test_a_locale_without_our_characters_stops_nothing(workflow, settings):
     done = workflow("--dry-run", "--quiet", env=os.environ | ascii_only)
     assert ("search.epochs is 0" in done.stdout) == bool(settings), done.stdout
     assert (done.returncode == 0) == (not settings), done.stdout
+
+
+def test_what_a_folder_of_images_takes_follows_from_how_many_there_are(workflow, tmp_path):
+    for half in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / half / name).mkdir(parents=True)
+            for number in range(3000 if half == "train" else 1):
+                (tmp_path / half / name / f"{number}.jpg").touch()
+    workflow.configure(with_settings(dataset={"name": "image_folder", "folder": str(tmp_path)}, threads=2))
+    told = workflow("results/data/image_folder/dataset.json", "--dry-run").stdout
+    resources = re.search(r"resources: (.*)", told)[1].split(", ")
+    assert {"mem_mb=2000", "runtime=12"} <= {*resources}  # 6002 images, two processes
+    assert "threads: 2" in told
