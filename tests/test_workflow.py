@@ -391,7 +391,7 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     workflow, results = copy_of_finished, copy_of_finished.folder / "results"
     targets = {"onnx": {"engine": "onnxruntime", "dtype": "int8", "runs": 3}, "macs": {"engine": "analytic"}}
     one_shot = {"method": "one_shot", "shared_weights": True, "rated": 40, "weights": {"warmup_epochs": 1}}
-    searches = {"first": {}, "for_onnx": {"target": "onnx"}, "for_macs": {"target": "macs"} | one_shot}
+    searches = {"first": {}, "for_macs": {"target": "macs"} | one_shot, "for_onnx": {"target": "onnx"} | one_shot}
 
     def configure(**targets):
         changes = {"searches": searches, "search__target": "cpu", "sample__judged": 6}
@@ -416,11 +416,12 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     dry = workflow("--dry-run", "results/architectures/for_macs.tsv").stdout
     assert {"profile_latency", "sample_architecture"} <= set(re.findall(r"rule (\w+):", dry))
     assert "train_supernet" not in dry  # which no latency has gone into
-    searches["for_cpu"] = {"target": "cpu", "latency_budget": "0.9 * k3_e1"} | one_shot
+    searches["then_for_cpu"] = {"target": "cpu", "latency_budget": "0.9 * k3_e1"} | one_shot
     configure(**targets)
-    dry = workflow("--dry-run", "results/models/for_cpu.onnx").stdout
+    dry = workflow("--dry-run", "results/models/then_for_cpu.onnx").stdout
     assert set(re.findall(r"rule (\w+):", dry)) == {"sample_architecture", "export_modeldef", "export_model"}
-    assert "results/search/for_macs/supernet.pt" in dry  # that of all who agree in its training
+    assert "results/search/for_macs/supernet.pt" in dry  # that of all who agree in its training, by the first one's name
+    assert not (results / "search/for_onnx").exists()
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):

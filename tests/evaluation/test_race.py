@@ -103,7 +103,7 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     assert sorted(lost) == [("1", "2"), ("1", "6"), ("2", "1"), ("2", "2"), ("2", "3")]
 
     # killed at random, it ends as it did
-    shutil.rmtree(results / "race/first")
+    shutil.rmtree(results / "race/first/round_2")
     running = race.start("results/architectures/first.tsv")
     time.sleep(np.random.default_rng().uniform(4, 14))
     os.killpg(running.pid, signal.SIGKILL)  # Snakemake and its jobs

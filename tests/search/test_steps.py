@@ -22,6 +22,7 @@ from fbnet.latency import LatencyTable, Target, read_table
 from fbnet.latency.torch_engine import DTYPES, FORMATS, Moment, TorchEngine
 from fbnet.runtime import StopRequest
 from fbnet.search import Search, StochasticSupernet
+from fbnet.search.cost import cost
 from fbnet.search.judging import accuracy
 from fbnet.search.mixed import MixedOperation
 from fbnet.settings import Settings, TrainSettings, of_method
@@ -452,3 +453,13 @@ def test_want_of_memory_while_compiling_is_a_sentence(tiny_search, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: compiled)
     with pytest.raises(InputError, match="batch_size is 64, which does not fit into the memory of cpu"):
         tiny_search(compile=True)
+
+
+@pytest.mark.parametrize("method", ["fbnet", "one_shot"])
+def test_what_a_supernet_costs_is_found_out_on_a_gpu(tiny, method, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    values = of_method(CONFIG["search"] | {"method": method, "batch_size": 64})
+    with fake_gpu():
+        found = cost(tiny, 10, values, 2000, CUDA)
+    assert found.steps["weights"] == 25
+    assert found.bytes > 12 * found.parameters

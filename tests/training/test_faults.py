@@ -75,7 +75,7 @@ def test_results_that_cannot_be_written_are_told(copy_of_finished):
 
 def test_a_second_snakemake_is_refused_and_after_a_kill_the_next_call_goes_on(copy_of_finished):
     workflow, trained = copy_of_finished, "results/search/first/history.tsv"
-    workflow.configure(with_settings(search__epochs=60))  # which take longer than a second Snakemake takes to start
+    workflow.configure(with_settings(search__epochs=40))  # which take longer than a second Snakemake takes to start
     first = workflow.start(trained)
     checkpoint = workflow.folder / "results/search/first/checkpoint.pt"
     wait_for(checkpoint.exists, first)
@@ -90,7 +90,7 @@ def test_a_second_snakemake_is_refused_and_after_a_kill_the_next_call_goes_on(co
     assert done.returncode == 0, done.stdout
     assert "Resuming in epoch" in done.stdout
     history = pd.read_csv(workflow.folder / trained, sep="\t")
-    assert sorted(history.epoch.unique()) == list(range(60))
+    assert sorted(history.epoch.unique()) == list(range(40))
     assert not checkpoint.exists()
 
 
