@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     parts = [overview(space, classes, tables)]
     supernets = {name: read_mapping(settings, "settings") for name, settings in arguments.supernet}
     if supernets:
-        device = choose_device(arguments.threads, max(min(values["gpu"], 1) for values in supernets.values()))
+        device = choose_device(arguments.threads, max(min(values.get("gpu", 0), 1) for values in supernets.values()))
     for name, values in supernets.items():
         log.info("Taking a few steps of supernet %s, on noise.", name)
         parts.append(costs(name, cost(space, classes, values, arguments.images, device), arguments.images, f"on {device}"))
