@@ -1,4 +1,4 @@
-"""Latency budgets as people write them: `8ms`, `8500us`, `fbnet_c`, `0.8 * fbnet_c`, `0.5 * k3_e6`."""
+"""Budgets as people write them: of latency `8ms`, `8500us`, `fbnet_c`, `0.8 * fbnet_c`, `0.5 * k3_e6`; others `1M`, `500kB`."""
 
 import math
 import re
@@ -11,6 +11,30 @@ ALLOWED = (
     "a latency with its unit (8ms, 8500us), a published network (fbnet_c), an operator (k3_e6: the network that has it in every "
     "layer), or a multiple of one (0.8 * fbnet_c)"
 )
+# What a network may be limited in beside its latency on targets, and the units in which it is written.
+NUMBERS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 2.0**10, "MiB": 2.0**20}
+UNITS = {"macs": NUMBERS, "params": NUMBERS, "memory": BYTES, "size": BYTES}
+
+
+def read_amount(name: str, text: str) -> float:
+    """A budget of some kind (of UNITS, or a target's latency, in µs) as a number. Raises InputError."""
+    units = UNITS.get(name, UNITS_US)
+    match = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(units)})\s*", str(text))
+    amount = float(match[1]) * units[match[2]] if match else 0.0
+    if not 0 < amount < math.inf:
+        example = {id(NUMBERS): "1.5M or 800k", id(BYTES): "500kB or 1.5MB"}.get(id(units), "8ms or 8500us")
+        raise InputError(f"budgets.{name} is {text!r}, but must be a number above 0 with its unit, as {example}")
+    return amount
+
+
+def in_words(name: str, amount: float) -> str:
+    """An amount, of what has this key in the configuration, as text that can be set there, rounded up so that it is kept."""
+    units = UNITS.get(name.removeprefix("budgets."), {"µs": 1.0, "ms": 1e3, "s": 1e6})
+    fitting = [(scale, unit) for unit, scale in units.items() if scale <= max(amount, 1.0) and "i" not in unit]
+    scale, unit = max(fitting)
+    digits = 10.0 ** (3 - math.floor(math.log10(max(amount / scale, 1e-9))))
+    return f"{math.ceil(amount / scale * digits - 1e-9) / digits:g} {unit}".strip()
 
 
 def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:

@@ -48,22 +48,29 @@ class SearchSpace:
 
     def path(self, ops) -> tuple[Cell, ...]:
         """The searched cells of an architecture, given as one operator name a layer. Raises InputError."""
+        return tuple(layer[number] for layer, number in zip(self.layers, self.numbers(ops), strict=True))
+
+    def numbers(self, ops) -> tuple[int, ...]:
+        """The numbers of an architecture's operators among the candidates of their layers. Raises InputError."""
         ops = tuple(ops)
         if len(ops) != len(self.layers):
             raise InputError(f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}")
-        for op, choices in zip(ops, self._choices, strict=True):
+        for layer, (op, choices) in enumerate(zip(ops, self._choices, strict=True), 1):
             if op not in choices:
-                layer = next(iter(choices.values())).layer
                 raise InputError(f"layer {layer} of space {self.name} has no operator {op!r}; it has {', '.join(choices)}")
         return tuple(choices[op] for op, choices in zip(ops, self._choices, strict=True))
+
+    def ops(self, numbers) -> tuple[str, ...]:
+        """The operators that have these numbers among the candidates of their layers."""
+        return tuple(layer[number].op for layer, number in zip(self.layers, numbers, strict=True))
 
     def network_cells(self, ops, classes: int) -> tuple[Cell, ...]:
         """All cells of an architecture's network, in order: stem, one a layer, head, classifier. Raises InputError."""
         return self.stem, *self.path(ops), self.head, self.classifier(classes)
 
     @cached_property
-    def _choices(self) -> tuple[dict[str, Cell], ...]:
-        return tuple({cell.op: cell for cell in layer} for layer in self.layers)
+    def _choices(self) -> tuple[dict[str, int], ...]:
+        return tuple({cell.op: number for number, cell in enumerate(layer)} for layer in self.layers)
 
 
 def read_space(source: str | Path | dict) -> SearchSpace:
