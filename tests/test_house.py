@@ -21,7 +21,8 @@ STANDS_ON = {  # beside the ground
     "architecture": {"latency", "network", "space"},
     "evaluation": {"architecture", "search", "training", "data", "latency", "network", "space"},
     "report": {"evaluation", "architecture", "search", "training", "data", "latency", "network", "space"},
-    "config": {"architecture", "latency", "data", "space"},
+    "sweep": {"architecture"},
+    "config": {"sweep", "architecture", "latency", "data", "space"},
 }
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__main__.py")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import write_table
 from fbnet.architecture import budget
+from fbnet.architecture.budgets import latency_budget
 from fbnet.architecture.sampling import RULES, by_rule, described, draw, draw_blindly, draw_spread
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable, read_table
@@ -26,6 +27,11 @@ def small_space(candidates):
     stages = [{"layers": 1, "channels": 8, "stride": 1, "candidates": names[:count]} for count in candidates]
     definition = {"name": "small", "resolution": 8, "stem": {"channels": 8, "stride": 1}, "head": {"channels": 8}}
     return read_space(definition | {"stages": stages})
+
+
+def at_most(table, most_us):
+    """One budget, of latency."""
+    return [latency_budget(table, most_us)]
 
 
 def everything(table, theta):
@@ -53,12 +59,12 @@ def problems(draw_from):
 @given(problems(), st.integers(1, 5))
 def test_the_integer_program_finds_what_brute_force_finds(problem, count):
     table, theta, budget_us = problem
-    within = [row for row in everything(table, theta) if row[2] <= budget_us]
-    found = draw(table, theta, "argmax", count, budget_us=budget_us)
-    assert len(found) == min(count, len(within))
+    keep = [row for row in everything(table, theta) if row[2] <= budget_us]
+    found = draw(table.space, theta, "argmax", count, budgets=at_most(table, budget_us))
+    assert len(found) == min(count, len(keep))
     assert len({ops for ops, _ in found}) == len(found)
     assert all(table.predict(ops) <= budget_us + 1e-9 for ops, _ in found)
-    assert [log_prob for _, log_prob in found] == pytest.approx([row[0] for row in within[: len(found)]], abs=1e-5)
+    assert [log_prob for _, log_prob in found] == pytest.approx([row[0] for row in keep[: len(found)]], abs=1e-5)
 
 
 @settings(max_examples=50, deadline=None)
@@ -68,9 +74,9 @@ def test_every_way_to_draw_keeps_the_budget(problem, seed):
     within = {row[1] for row in everything(table, theta) if row[2] <= budget_us}
     count = min(3, len(within))
     with suppress(InputError), patch("fbnet.architecture.sampling.TRIES", 100):  # all that keep it may be most improbable
-        assert {ops for ops, _ in draw(table, theta, "softmax", 20, seed, budget_us)} <= within
+        assert {ops for ops, _ in draw(table.space, theta, "softmax", 20, seed, at_most(table, budget_us))} <= within
     with suppress(InputError):  # some may keep it by less than the bins tell
-        blind = draw_blindly(table, count, budget_us, seed)
+        blind = draw_blindly(table.space, count, at_most(table, budget_us), seed)
         assert len(blind) == len(set(blind)) == count
         assert set(blind) <= within
 
@@ -83,7 +89,7 @@ def test_blind_draws_are_uniform_over_all_that_keep_the_budget(tiny, tiny_table)
     assert 10 < len(within) < 50
     counts = dict.fromkeys(within, 0)
     for seed in range(6000):
-        counts[draw_blindly(table, 1, budget_us, seed)[0]] += 1
+        counts[draw_blindly(tiny, 1, at_most(table, budget_us), seed)[0]] += 1
     expected = 6000 / len(within)
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < 2 * len(within)  # χ², mean len − 1
 
@@ -109,27 +115,27 @@ def test_a_rule_chooses_the_best_of_all_that_keep_the_budget(table, share, rule)
     picks = itertools.product(*(range(len(row)) for row in table.operators_us))
     every = [tuple(layer[i].op for layer, i in zip(table.space.layers, pick, strict=True)) for pick in picks]
     within = [ops for ops in every if table.predict(ops) <= budget_us]
-    chosen = by_rule(table, rule, budget_us)
+    chosen = by_rule(table.space, rule, at_most(table, budget_us))
     assert table.predict(chosen) <= budget_us + 1e-9
     largest = max(by_hand(table.space, rule, ops) for ops in within)
     assert by_hand(table.space, rule, chosen) == pytest.approx(largest, rel=1e-5)
 
 
 def test_the_rules_differ_and_need_no_budget(tiny, tiny_table):
-    assert by_rule(tiny_table, "macs") == by_rule(tiny_table, "log_macs") == ("ir_k5_e3",) * 3  # the largest everywhere
+    assert by_rule(tiny, "macs") == by_rule(tiny, "log_macs") == ("ir_k5_e3",) * 3  # the largest everywhere
     # Two of three layers can be bought: one large one weighs more than small ones, but their logarithms do not.
     table = LatencyTable(tiny, (0.0, 0.0, 0.0), ((4.0, 4.0, 9.0, 0.0), (1.0, 9.0, 9.0, 0.0), (1.0, 9.0, 5.0, 0.0)))
-    chosen = {rule: by_rule(table, rule, 6.0) for rule in RULES}
+    chosen = {rule: by_rule(tiny, rule, at_most(table, 6.0)) for rule in RULES}
     macs = {rule: [size([cell])[0] for cell in tiny.path(ops)] for rule, ops in chosen.items()}
     assert sum(macs["macs"]) > sum(macs["log_macs"])
     assert math.prod(map(float, macs["macs"])) < math.prod(map(float, macs["log_macs"]))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_within_an_impossible_budget_is_a_sentence(tiny_table, rule):
-    with pytest.raises(InputError, match=r"^no architecture of space tiny takes at most 5 µs: allow more latency$"):
-        by_rule(tiny_table, rule, 5.0)
-    least = by_rule(tiny_table, rule, tiny_table.least_us + 1e-6)
+def test_a_rule_within_an_impossible_budget_is_a_sentence(tiny, tiny_table, rule):
+    with pytest.raises(InputError, match=r"^no network of space tiny keeps latency_budget 5 µs: allow latency_budget [\d.]+ µs$"):
+        by_rule(tiny, rule, at_most(tiny_table, 5.0))
+    least = by_rule(tiny, rule, at_most(tiny_table, tiny_table.least_us + 1e-6))
     assert tiny_table.predict(least) == pytest.approx(tiny_table.least_us)
 
 
@@ -151,11 +157,15 @@ def test_a_spread_is_spread_and_another_seed_gives_another(tmp_path):
     made = write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: float(size([cell])[0]))
     table = read_table(made, space, 10)
     least_us, most_us = (table.least_us + share * (table.most_us - table.least_us) for share in (0.01, 0.1))
-    spread, blind = draw_spread(table, 30, least_us, most_us), draw_blindly(table, 30, most_us)
+    spread, blind = draw_spread(table, 30, least_us, most_us), draw_blindly(space, 30, at_most(table, most_us))
     assert spread != draw_spread(table, 30, least_us, most_us, seed=1)
-    assert not {*draw_spread(table, 30, table.most_us, 2 * table.most_us)} & {*draw_blindly(table, 30, table.most_us)}
+    assert not {*draw_spread(table, 30, table.most_us, 2 * table.most_us)} & {
+        *draw_blindly(space, 30, at_most(table, table.most_us))
+    }
     # nor would a sweep over budgets that leave all open train the same networks for each of them
-    assert not {*draw_blindly(table, 30, 2 * table.most_us)} & {*draw_blindly(table, 30, table.most_us)}
+    assert not {*draw_blindly(space, 30, at_most(table, 2 * table.most_us))} & {
+        *draw_blindly(space, 30, at_most(table, table.most_us))
+    }
     latencies = [table.predict(ops) for ops in spread]
     assert np.mean(latencies[:10]) < np.mean(latencies[10:20]) < np.mean(latencies[20:])
     assert np.std(latencies) > 1.2 * np.std([table.predict(ops) for ops in blind])
@@ -177,7 +187,7 @@ def test_a_full_search_space_is_solved_exactly_within_seconds(tmp_path):
     table = read_table(write_table(tmp_path / "table.tsv", space, latency_us=lambda cell: rng.uniform(1, 500)), space, 10)
     theta = [rng.normal(0, 2, len(layer)) for layer in space.layers]
     budget_us = table.least_us + 0.3 * (table.most_us - table.least_us)
-    best = draw(table, theta, "argmax", 20, budget_us=budget_us)
+    best = draw(space, theta, "argmax", 20, budgets=at_most(table, budget_us))
     assert len({ops for ops, _ in best}) == 20
     assert max(table.predict(ops) for ops, _ in best) <= budget_us
     assert [log_prob for _, log_prob in best] == sorted((log_prob for _, log_prob in best), reverse=True)
@@ -196,22 +206,22 @@ def test_a_full_search_space_is_solved_exactly_within_seconds(tmp_path):
     assert not any(gain > 1e-6 and cost <= left for gain, cost in gains)
 
 
-def test_without_a_budget_the_first_is_the_argmax_and_draws_follow_theta(tiny_table):
+def test_without_a_budget_the_first_is_the_argmax_and_draws_follow_theta(tiny):
     theta = [[0.0, 1.0, 0.0, -1.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0]]
-    [(ops, log_prob)] = draw(tiny_table, theta, "argmax")
+    [(ops, log_prob)] = draw(tiny, theta, "argmax")
     assert ops == ("ir_k3_s2", "ir_k3_e1", "skip")
     exact = sum(max(row) - math.log(sum(map(math.exp, row))) for row in theta)
     assert log_prob == pytest.approx(exact)
 
-    drawn = draw(tiny_table, theta, "softmax", count=500, seed=1)
-    assert drawn == draw(tiny_table, theta, "softmax", count=500, seed=1)
-    assert drawn != draw(tiny_table, theta, "softmax", count=500, seed=2)
+    drawn = draw(tiny, theta, "softmax", count=500, seed=1)
+    assert drawn == draw(tiny, theta, "softmax", count=500, seed=1)
+    assert drawn != draw(tiny, theta, "softmax", count=500, seed=2)
     architectures = [ops for ops, _ in drawn]
     assert len(set(architectures)) == len(architectures) <= 64
     assert architectures[0] == ops
     assert [p for _, p in drawn] == sorted((p for _, p in drawn), reverse=True)
-    assert len(draw(tiny_table, [[0.0] * 4] * 3, "softmax", count=20_000)) == 64
-    assert len(draw(tiny_table, theta, "argmax", count=100)) == 64
+    assert len(draw(tiny, [[0.0] * 4] * 3, "softmax", count=20_000)) == 64
+    assert len(draw(tiny, theta, "argmax", count=100)) == 64
 
 
 @pytest.mark.parametrize(
@@ -269,9 +279,9 @@ def test_an_impossible_budget_names_the_least(tiny_table):
         budget.in_us("1us", tiny_table)
 
 
-def test_too_few_architectures_for_a_baseline_is_a_sentence(tiny_table):
+def test_too_few_architectures_for_a_baseline_is_a_sentence(tiny, tiny_table):
     with pytest.raises(InputError, match="only 64 architectures of space tiny"):
-        draw_blindly(tiny_table, 100, 1e9)
+        draw_blindly(tiny, 100, at_most(tiny_table, 1e9))
 
 
 def test_described(tiny_table):

@@ -13,7 +13,7 @@ from fbnet.architecture import find
 from fbnet.architecture.export import export
 from fbnet.architecture.model import Model
 from fbnet.evaluation.integers import INT8, write_int8
-from fbnet.network import Network
+from fbnet.network import Network, int8_bytes, peak_values
 
 pytestmark = pytest.mark.xdist_group("export")  # one worker exports
 
@@ -35,10 +35,40 @@ def dataset():
     )
 
 
+def live_values(path):
+    """The most values that are in memory at once while a float32 file is computed for one image, node by node.
+
+    An activation is computed in place, and a view is none of its own.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = {one.name: one.type.tensor_type.shape.dim for one in [*graph.input, *graph.value_info, *graph.output]}
+    owner = {graph.input[0].name: graph.input[0].name}  # of each value whose memory it is in
+    for node in graph.node:
+        in_place = node.op_type in ("Relu", "Reshape", "Flatten", "Identity", "Add")
+        for output in node.output:
+            owner[output] = owner[node.input[0]] if in_place and node.input[0] in owner else output
+    last = {owner[name]: number for number, node in enumerate(graph.node) for name in node.input if name in owner}
+    first = {owner[node.output[0]]: number for number, node in reversed([*enumerate(graph.node)])}
+
+    def values(name):
+        return np.prod([dim.dim_value or 1 for dim in shapes[name]])
+
+    alive = [
+        sum(values(name) for name, end in last.items() if first.get(name, 0) <= number <= end and name not in weights)
+        for number, _ in enumerate(graph.node)
+    ]
+    return max(alive)
+
+
 def test_in_int8_a_network_is_smaller_nearly_the_same_and_its_accuracy_is_told(dataset, tmp_path):
     architecture = find("k3_e1 | skip k5_e3", "tiny")
     torch.manual_seed(0)
     network = Network(architecture.space, architecture.ops, 10).eval()
+    for name, parameter in network.named_parameters():  # a bias of nothing would be left out of the file
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, 1.0 if name.endswith("weight") else 0.0, 0.1)
     out = tmp_path / "net.onnx"
     said = {}
 
@@ -48,6 +78,8 @@ def test_in_int8_a_network_is_smaller_nearly_the_same_and_its_accuracy_is_told(d
 
     export(Model(architecture, network, {"weights": "random"}, "none"), {}, out, more)
     file = tmp_path / "net.int8.onnx"
+    assert file.stat().st_size == pytest.approx(int8_bytes(architecture.cells), rel=0.1)  # as budgets count it
+    assert live_values(out) == max(map(peak_values, architecture.cells))
     assert f"| int8 | {said['int8']} |" in (tmp_path / "net.md").read_text(encoding="utf-8")
     convolutions = [node for node in onnx.load(file).graph.node if node.op_type == "Conv"]
     weights = {tensor.name: tensor for tensor in onnx.load(file).graph.initializer}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import BUDGET, with_settings, write_table
+from fbnet.architecture.budgets import latency_budget
 from fbnet.architecture.entrants import Scores, entrants, learned
 from fbnet.architecture.sampling import by_rule, described, log_probability
 from fbnet.errors import InputError
@@ -147,20 +148,21 @@ def architectures_of(space):
 def test_theta_and_rules_choose_alone_and_together_and_chance_the_rest(tiny, slow_table):
     table, rules = slow_table, ["macs", "log_macs"]
     budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
-    found = entrants(table, THETA, 2, rules, 9, budget_us)
+    within = [latency_budget(table, budget_us)]
+    found = entrants(table, THETA, 2, rules, 9, within)
     together = ["theta + macs", "theta + log_macs", "macs + log_macs"]
     assert list(found.values()) == ["theta", "theta", "macs", "log_macs", *together, "a random draw", "a random draw"]
     assert next(iter(found)) == ("ir_k3_e1",) * 3
-    assert list(found)[2] == by_rule(table, "macs", budget_us)
+    assert list(found)[2] == by_rule(tiny, "macs", within)
     assert all(table.predict(ops) <= budget_us for ops in found)
-    assert entrants(table, THETA, 2, rules, 9, budget_us) == found
-    assert list(entrants(table, THETA, 2, rules, 9, budget_us, seed=1))[:7] == list(found)[:7]
-    assert set(entrants(table, THETA, 2, rules, 9, budget_us, seed=1)) != set(found)
-    assert entrants(table, THETA, 2, rules, 3, budget_us) == dict(list(found.items())[:3])
+    assert entrants(table, THETA, 2, rules, 9, within) == found
+    assert list(entrants(table, THETA, 2, rules, 9, within, seed=1))[:7] == list(found)[:7]
+    assert set(entrants(table, THETA, 2, rules, 9, within, seed=1)) != set(found)
+    assert entrants(table, THETA, 2, rules, 3, within) == dict(list(found.items())[:3])
     # both: the best by the sum, each in standard deviations of random networks
-    half = entrants(table, THETA, 1, ["macs"], 3, budget_us)
+    half = entrants(table, THETA, 1, ["macs"], 3, within)
     macs = np.array([described(table, 10, {"a": ops}).macs[0] for ops in architectures_of(tiny)])
-    probable = np.array([log_probability(table, THETA, ops) for ops in architectures_of(tiny)])
+    probable = np.array([log_probability(tiny, THETA, ops) for ops in architectures_of(tiny)])
     scores = dict(zip(architectures_of(tiny), probable / probable.std() + macs / macs.std(), strict=True))
     best = sorted((ops for ops in scores if table.predict(ops) <= budget_us), key=lambda ops: -scores[ops])
     assert list(half.values()) == ["theta", "macs", "theta + macs"]
@@ -175,7 +177,7 @@ def test_theta_and_rules_choose_alone_and_together_and_chance_the_rest(tiny, slo
 def test_what_theta_and_rules_are_worth_is_learned_from_accuracies(tiny, slow_table):
     """Accuracies that follow a share of theta and against one of a rule are found out, and the best by them is chosen."""
     table, rules = slow_table, ["macs", "log_macs"]
-    scores = Scores(table, THETA, rules)
+    scores = Scores(tiny, THETA, rules)
     true = np.array([0.5, 1.0, -0.8])
     rng = np.random.default_rng(0)
 
@@ -183,28 +185,31 @@ def test_what_theta_and_rules_are_worth_is_learned_from_accuracies(tiny, slow_ta
         return 0.5 + 0.02 * float(true @ scores.of(ops))
 
     budget_us = table.predict(["ir_k3_e1", "ir_k3_e1", "ir_k5_e3"])
-    within = [ops for ops in architectures_of(tiny) if table.predict(ops) <= budget_us]
-    trained = {ops: accuracy(ops) + 0.0005 * rng.standard_normal() for ops in entrants(table, THETA, 1, rules, 9, budget_us)}
-    found = learned(table, THETA, rules, trained, 3, budget_us)
+    within = [latency_budget(table, budget_us)]
+    keep = [ops for ops in architectures_of(tiny) if table.predict(ops) <= budget_us]
+    trained = {ops: accuracy(ops) + 0.0005 * rng.standard_normal() for ops in entrants(table, THETA, 1, rules, 9, within)}
+    found = learned(tiny, THETA, rules, trained, 3, within)
     assert len(found) == 3
     assert not found.keys() & trained.keys()
     assert all(table.predict(ops) <= budget_us for ops in found)
-    assert next(iter(found)) == max((ops for ops in within if ops not in trained), key=accuracy)
+    assert next(iter(found)) == max((ops for ops in keep if ops not in trained), key=accuracy)
     shares = [float(word) for word in next(iter(found.values())).split()[2::2]]
     assert shares == pytest.approx(true / np.abs(true).sum(), abs=0.05)
-    assert learned(table, THETA, rules, trained, 3, budget_us) == found
-    assert learned(table, THETA, rules, trained, 1, budget_us) == dict(list(found.items())[:1])
-    few_us = table.predict(["ir_k3_e1", "skip", "skip"])  # within which there are four
-    with pytest.raises(InputError, match=r"a race wants 2 \+ 3 architectures, but only 4 take at most 25 µs: lower race.learned"):
-        learned(table, THETA, rules, dict.fromkeys(entrants(table, THETA, 1, rules, 2, few_us), 0.5), 3, few_us)
+    assert learned(tiny, THETA, rules, trained, 3, within) == found
+    assert learned(tiny, THETA, rules, trained, 1, within) == dict(list(found.items())[:1])
+    few = [latency_budget(table, table.predict(["ir_k3_e1", "skip", "skip"]))]  # within which there are four
+    with pytest.raises(
+        InputError, match=r"a race wants 2 \+ 3 architectures, but only 4 keep latency_budget 25 µs: lower race.learned"
+    ):
+        learned(tiny, THETA, rules, dict.fromkeys(entrants(table, THETA, 1, rules, 2, few), 0.5), 3, few)
 
 
-def test_accuracies_that_tell_nothing_or_the_contrary_leave_what_is_expected(slow_table):
+def test_accuracies_that_tell_nothing_or_the_contrary_leave_what_is_expected(tiny, slow_table):
     among = entrants(slow_table, THETA, 1, ["macs"], 6)
-    assert len(learned(slow_table, THETA, ["macs"], dict.fromkeys(among, 0.5), 2)) == 2
-    scores = Scores(slow_table, THETA, [])
+    assert len(learned(tiny, THETA, ["macs"], dict.fromkeys(among, 0.5), 2)) == 2
+    scores = Scores(tiny, THETA, [])
     against = {ops: 0.5 - 0.1 * scores.of(ops)[0] for ops in among}
-    assert set(learned(slow_table, THETA, [], against, 2).values()) == {"learned shares +1.00 theta"}
+    assert set(learned(tiny, THETA, [], against, 2).values()) == {"learned shares +1.00 theta"}
 
 
 def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):

@@ -11,6 +11,7 @@ rule sample_architecture:
     input:
         supernet=in_supernet("supernet.pt"),
         table=latency_table,
+        others=other_tables,
         arrays=ancient(rules.train_supernet.input.arrays) if JUDGED else [],
         data=rules.download_cifar.output.description if JUDGED else [],
     output:

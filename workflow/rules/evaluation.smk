@@ -8,6 +8,7 @@ include: "functions/evaluation.smk"
 rule sample_baseline:
     input:
         table=latency_table,
+        others=tables_beside,
         architectures=model_of_baseline,
     output:
         f"{RESULTS}/architectures/{{baseline}}.tsv",
@@ -214,7 +215,7 @@ rule plot_search:
         **program("plot_search.py"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
-        budget=budget_options,
+        budget=lambda wildcards: budget_of(CONFIG["searches"][wildcards.search]["latency_budget"]),
         search=lambda wildcards, input: Path(input.theta).parent,
     shell:
         "{params.run} --search {params.search:q} --architectures {input.architectures:q}"

@@ -9,6 +9,7 @@ rule learn_entrants:
     input:
         supernet=in_supernet("supernet.pt"),
         table=latency_table,
+        others=other_tables,
         networks=first_networks,
     output:
         f"{RESULTS}/race/{{search}}/learned.tsv",

@@ -2,10 +2,9 @@
 """Choose more architectures for a race, by what its first trainings tell of theta and the rules."""
 
 import argparse
-import math
 from pathlib import Path
 
-from fbnet.architecture import in_us
+from fbnet.architecture.budgets import add_options, read_budgets
 from fbnet.architecture.entrants import learned, race_seed
 from fbnet.architecture.sampling import RULES, described, log_probability
 from fbnet.evaluation.trained import read_trained
@@ -19,15 +18,15 @@ def main(arguments: argparse.Namespace) -> None:
     supernet = read_supernet(arguments.supernet)
     space, classes = make_space(supernet["space"]), len(supernet["classes"])
     table = read_table(arguments.table, space, classes)
-    budget_us = in_us(arguments.latency_budget, table) if arguments.latency_budget else math.inf
+    budgets = read_budgets(arguments, table, classes)
     theta = [theta.tolist() for theta in supernet["theta"]]
     seed = race_seed(supernet["settings"]["seed"])
     networks = [read_trained(path) for path in arguments.trained]
     trained = {tuple(network["ops"]): network["validation_top1"] for network in networks}
-    chosen = learned(table, theta, arguments.rules, trained, arguments.count, budget_us, seed)
+    chosen = learned(space, theta, arguments.rules, trained, arguments.count, budgets, seed)
     names = [f"{arguments.name}_{number}" for number in range(len(networks) + 1, len(networks) + len(chosen) + 1)]
     rows = described(table, classes, dict(zip(names, chosen, strict=True)))
-    rows.insert(2, "log_prob", [log_probability(table, theta, ops) for ops in chosen])
+    rows.insert(2, "log_prob", [log_probability(space, theta, ops) for ops in chosen])
     with replacing(arguments.out) as (out,):
         rows.assign(chosen_by=list(chosen.values())).to_csv(out, sep="\t", index=False, float_format="%.6f")
     log.info("%d more architectures for the race, the first by %s: %s", len(rows), next(iter(chosen.values())), arguments.out)
@@ -36,11 +35,10 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supernet", type=Path, required=True, help="supernet.pt of train_supernet")
-    parser.add_argument("--table", type=Path, required=True, help="latency table (TSV)")
+    add_options(parser)
     parser.add_argument("--trained", type=Path, nargs="+", required=True, help="network.pt of each that is trained")
     parser.add_argument("--rules", nargs="*", choices=RULES, default=[], help="what may have foretold it beside theta")
     parser.add_argument("--count", type=int, required=True, help="number of architectures")
-    parser.add_argument("--latency-budget", help="the most that they may take: 8ms, 8500us, fbnet_c, 0.8 * fbnet_c")
     parser.add_argument(
         "--name", required=True, help="of the search, to which numbers are appended that go on from the trained ones"
     )

@@ -14,13 +14,21 @@ def baseline_options(wildcards):
         names = [network.removeprefix("published_") for network in entry.networks]
         return {"options": ["--published", *names], "operators": [published_operators(name) for name in names]}
     evaluation = CONFIG["evaluation"]
-    budgets = entry.budgets or ((entry.budget,) if entry.budget else ())
-    options = (
-        [f"--rule={entry.rule}"] if entry.rule else [f"--count={len(entry.networks)}", f"--seed={evaluation['random_seed']}"]
-    )
-    options += ["--spread"] if entry.kind == "ranked" else []
-    options += ["--latency-budget", *budgets] if budgets else []
-    return {"options": options, "operators": [budget.read(text, SPACE)[1] for text in budgets]}
+    own, others = budget_of(entry.budget), further_budgets(entry.others)
+    options = [*own["options"], *others["options"]]
+    if entry.rule:
+        options.append(f"--rule={entry.rule}")
+    else:
+        options += [f"--count={len(entry.networks)}", f"--seed={evaluation['random_seed']}"]
+    if entry.kind == "ranked":
+        options += ["--spread", *entry.budgets]
+    spread = [budget.read(text, SPACE)[1] for text in entry.budgets]
+    return {"options": options, "operators": [*own["operators"], *others["operators"], *spread]}
+
+
+def tables_beside(wildcards):
+    """The tables of other targets whose latency baselines must keep."""
+    return tables_of_budgets(SETS[wildcards.baseline].others)
 
 
 def published_operators(name):

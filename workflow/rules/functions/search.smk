@@ -34,9 +34,7 @@ def aim_options(wildcards):
     """The budget, where it is what the loss aims at."""
     search = training_search(wildcards)
     aims = search["loss"]["form"] == "target" and search["loss"]["target_us"] is None
-    return (
-        budget_of(TRAINED_FOR[wildcards.supernet]) if aims and looks_at_latency(wildcards) else {"options": [], "operators": None}
-    )
+    return budget_of(search["latency_budget"] if aims and looks_at_latency(wildcards) else None)
 
 
 def table_options(wildcards, input):

@@ -2,11 +2,9 @@
 
 import contextlib
 import difflib
-import itertools
 import json
 import math
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +16,9 @@ from fbnet.architecture import budget
 from fbnet.data import TRAINING_IMAGES, prepared, refusal, survey
 from fbnet.errors import InputError
 from fbnet.latency import Target, words
-from fbnet.settings import ONE_SHOT_KEYS, TrainSettings, of_method, settings_of
+from fbnet.settings import TrainSettings, of_method, settings_of
 from fbnet.space import SearchSpace, read_space
+from fbnet.sweep import merged, supernets, swept
 
 LEAST_TO_LEARN = 5  # entrants of a race whose accuracies may tell anything about theta and the rules
 
@@ -31,14 +30,14 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
     each of its values; `supernets` says which supernet it chooses from. `look`: an image folder that is not prepared yet is
     looked through. Raises InputError, in one sentence that names key, value and what is allowed.
     """
-    config, short_names = _swept(config)
+    config, short_names = swept(config)
     config = _typed(config, schema, schema["$defs"])
     _check_values(config, schema)
     definitions = schema["$defs"]
     config = _with_defaults(config, schema, definitions)
     config["search"] = _with_defaults(config["search"] or {}, definitions["search"], definitions)
-    config["searches"] = {name: _merged(config["search"], own or {}) for name, own in config["searches"].items()}
-    config["supernets"] = _supernets(config["searches"], short_names)
+    config["searches"] = {name: merged(config["search"], own or {}) for name, own in config["searches"].items()}
+    config["supernets"] = supernets(config["searches"], short_names)
     config["latency"] = {
         name: own if own and "table" in own else _with_defaults(own or {}, definitions["target"], definitions)
         for name, own in config["latency"].items()
@@ -55,11 +54,10 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
         _check_target(name, target)
     for name, search in config["searches"].items():
         _check_search(name, search, config)
-        if search["latency_budget"]:
-            try:
-                budget.read(str(search["latency_budget"]), space)
-            except InputError as error:
-                raise InputError(f"searches.{name}: {error}") from None
+        try:
+            _check_budgets(search, config["latency"], space)
+        except InputError as error:
+            raise InputError(f"searches.{name}: {error}") from None
     _check_race(config)
     TrainSettings.of(config["train"] | {"seed": 0})
     _check_baselines(config)
@@ -136,6 +134,21 @@ def _check_search(name: str, search: dict, config: dict) -> None:
         raise InputError(f"{where}: {error}") from None
 
 
+def _check_budgets(search: dict, targets: dict, space: SearchSpace) -> None:
+    if search["latency_budget"]:
+        budget.read(str(search["latency_budget"]), space)
+    for name, amount in search["budgets"].items():
+        if name in budget.UNITS:
+            budget.read_amount(name, str(amount))
+        elif name == search["target"]:
+            raise InputError(f"budgets.{name} is the latency on its own target: set latency_budget to {amount!r} in its place")
+        elif name in targets:
+            budget.read(str(amount), space, f"budgets.{name}")
+        else:
+            known = ", ".join([*budget.UNITS, *(target for target in targets if target != search["target"])])
+            raise InputError(f"budgets has {name!r}, but may limit {known}")
+
+
 def _check_race(config: dict) -> None:
     race = config["race"]
     if not race["epochs"]:
@@ -147,7 +160,7 @@ def _check_race(config: dict) -> None:
             f"race.learned is {race['learned']}, but race.entrants {race['entrants']}: fewer than {LEAST_TO_LEARN} tell nothing: "
             f"raise race.entrants, or set race.learned to 0"
         )
-    free = [name for name, search in config["searches"].items() if not search["latency_budget"]]
+    free = [name for name, search in config["searches"].items() if not search["latency_budget"] and not search["budgets"]]
     if race["rules"] and free:
         raise InputError(
             f"race.rules is {race['rules']}, but searches.{free[0]} has no latency_budget, without which a rule chooses the "
@@ -241,75 +254,6 @@ def _expanded(path: str, key: str) -> str:
     return expanded
 
 
-# A sweep: lists in the settings of searches
-
-
-def _swept(config):
-    """A copy in which no search has a list: it is a search for each combination of values, named after them.
-
-    And by search a name without the values that a one-shot training does not see.
-    """
-    if not isinstance(config, dict) or not all(isinstance(config.get(key) or {}, dict) for key in ("search", "searches")):
-        return config, {}  # wrong, and told so by the schema
-    shared = config.get("search") or {}
-    swept: dict[str, dict] = {}
-    short: dict[str, str] = {}
-    for name, own in (config.get("searches", {"fbnet": {}}) or {}).items():
-        own = own or {}
-        if not isinstance(own, dict):
-            swept[name] = own
-            continue
-        axes = dict(_lists(_merged(shared, own)))
-        for keys, values in axes.items():
-            if not values or any(isinstance(value, list | dict) for value in values):
-                raise InputError(f"searches.{name}.{'.'.join(keys)} is {values!r}, but a list must hold one value or more")
-        for values in itertools.product(*axes.values()):
-            parts = {keys: _slug(keys[-1], value) for keys, value in zip(axes, values, strict=True)}
-            full = "_".join([str(name), *parts.values()])
-            if full in swept:
-                raise InputError(f"two searches would have the name {full}: give {name} values that differ in letters or digits")
-            swept[full] = own
-            short[full] = "_".join([str(name), *(part for (key, *_), part in parts.items() if key in ONE_SHOT_KEYS)])
-            for keys, value in zip(axes, values, strict=True):
-                swept[full] = _set(swept[full], keys, value)
-    for keys, values in _lists(shared):
-        shared = _set(shared, keys, values[0])
-    return config | {"searches": swept} | ({"search": shared} if "search" in config else {}), short
-
-
-def _supernets(searches: dict, short_names: dict[str, str]) -> dict[str, str]:
-    """From which supernet each search chooses, by name: of FBNet its own; one-shot searches that agree in training share one."""
-    supernets = {name: name for name, search in searches.items() if search["method"] == "fbnet"}
-    trained: dict[str, str] = {}
-    for name, search in searches.items():
-        if name not in supernets:
-            training = json.dumps(of_method(search), sort_keys=True)
-            if training not in trained:
-                is_free = short_names[name] not in {*supernets.values()}
-                trained[training] = short_names[name] if is_free else name
-            supernets[name] = trained[training]
-    return {name: supernets[name] for name in searches}
-
-
-def _lists(settings: dict, above: tuple = ()):
-    for key, value in settings.items():
-        if isinstance(value, list):
-            yield (*above, str(key)), value
-        elif isinstance(value, dict):
-            yield from _lists(value, (*above, str(key)))
-
-
-def _slug(key: str, value) -> str:
-    """The part of a name that tells a value: text stands for itself, a number needs its key."""
-    text = re.sub(r"[^A-Za-z0-9]+", "_", str(value)).strip("_")
-    return text if re.search("[A-Za-z]", text) and isinstance(value, str) else f"{key}_{text}"
-
-
-def _set(settings: dict, keys: tuple, value) -> dict:
-    first, *rest = keys
-    return settings | {first: _set(settings.get(first) or {}, tuple(rest), value) if rest else value}
-
-
 def _typed(value, schema: dict, definitions: dict):
     """A copy in which text stands for the number, truth value or null that the schema wants.
 
@@ -332,13 +276,6 @@ def _typed(value, schema: dict, definitions: dict):
 
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 _NULLS = {"null": None, "None": None, "~": None, "": None}
-
-
-def _merged(base: dict, over: dict) -> dict:
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-    return merged
 
 
 def _with_defaults(value, schema: dict, definitions: dict):

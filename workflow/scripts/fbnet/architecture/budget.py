@@ -18,14 +18,28 @@ UNITS = {"macs": NUMBERS, "params": NUMBERS, "memory": BYTES, "size": BYTES}
 
 
 def read_amount(name: str, text: str) -> float:
-    """A budget of some kind (of UNITS, or a target's latency, in µs) as a number. Raises InputError."""
-    units = UNITS.get(name, UNITS_US)
+    """A budget of one of UNITS as a number. Raises InputError."""
+    units = UNITS[name]
     match = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(units)})\s*", str(text))
     amount = float(match[1]) * units[match[2]] if match else 0.0
     if not 0 < amount < math.inf:
-        example = {id(NUMBERS): "1.5M or 800k", id(BYTES): "500kB or 1.5MB"}.get(id(units), "8ms or 8500us")
+        example = "1.5M or 800k" if units is NUMBERS else "500kB or 1.5MB"
         raise InputError(f"budgets.{name} is {text!r}, but must be a number above 0 with its unit, as {example}")
     return amount
+
+
+def spaced(name: str, ends: list, points) -> list[str]:
+    """So many budgets of a kind (of UNITS, or a target's name), evenly from the first to the last. Raises InputError."""
+    units = UNITS.get(name, UNITS_US)
+    found = [re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*({'|'.join(units)})\s*", str(end)) for end in ends]
+    amounts = [float(match[1]) * units[match[2]] if match else 0.0 for match in found]
+    if not 0 < amounts[0] < amounts[1] < math.inf:
+        raise InputError(f"{name} is {ends!r}, but must be two amounts with their units, the less one first")
+    if isinstance(points, bool) or not isinstance(points, int) or not 2 <= points <= 100:
+        raise InputError(f"points is {points!r}, but must be a whole number from 2 to 100")
+    least, most = amounts
+    scale, unit = units[found[0][2]], found[0][2]
+    return [f"{(least + (most - least) * number / (points - 1)) / scale:.4g}{unit}" for number in range(points)]
 
 
 def in_words(name: str, amount: float) -> str:
@@ -37,18 +51,19 @@ def in_words(name: str, amount: float) -> str:
     return f"{math.ceil(amount / scale * digits - 1e-9) / digits:g} {unit}".strip()
 
 
-def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
+def read(text: str, space: SearchSpace, key: str = "latency_budget") -> tuple[float, tuple[str, ...] | None]:
     """A budget as (factor, None) of 1 µs, or (factor, operators) of the latency of a network in this space.
 
-    That is a published one, or the one with the same operator in every layer. Raises InputError for text that is none of these.
+    That is a published one, or the one with the same operator in every layer. `key` is where it stands in the configuration.
+    Raises InputError for text that is none of these.
     """
     match = re.fullmatch(rf"\s*(?:(\d+\.?\d*|\.\d+)\s*({'|'.join(UNITS_US)})|(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?([a-z]\w*))\s*", text)
     if not match:
-        raise InputError(f"latency_budget is {text!r}, but must be {ALLOWED}")
+        raise InputError(f"{key} is {text!r}, but must be {ALLOWED}")
     number, unit, multiple, name = match.groups()
     factor = float(number or multiple or 1) * UNITS_US.get(unit, 1.0)
     if not 0 < factor < math.inf:
-        raise InputError(f"latency_budget is {text!r}, but must be more than nothing")
+        raise InputError(f"{key} is {text!r}, but must be more than nothing")
     if not name:
         return factor, None
     try:
@@ -56,16 +71,16 @@ def read(text: str, space: SearchSpace) -> tuple[float, tuple[str, ...] | None]:
             return factor, parse(" ".join([name] * len(space.layers)), space)
         return factor, in_space(name, space)
     except InputError as error:
-        raise InputError(f"latency_budget is {text!r}, but {error}") from None
+        raise InputError(f"{key} is {text!r}, but {error}") from None
 
 
-def in_us(text: str, table: LatencyTable) -> float:
+def in_us(text: str, table: LatencyTable, key: str = "latency_budget") -> float:
     """A budget in µs, by the table of its target. Raises InputError, also where no network of the space is that fast."""
-    factor, ops = read(text, table.space)
+    factor, ops = read(text, table.space, key)
     budget_us = factor * table.predict(ops) if ops else factor
     if budget_us < table.least_us:
         raise InputError(
-            f"latency_budget is {text!r}, which is {budget_us:.0f} µs, but by the latency table the fastest network of space "
+            f"{key} is {text!r}, which is {budget_us:.0f} µs, but by the latency table the fastest network of space "
             f"{table.space.name} takes {table.least_us:.0f} µs: allow at least that"
         )
     return budget_us

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fbnet.architecture.sampling import best, draw_blindly, log_probs, ops_of, rule_values
+from fbnet.architecture.budgets import latency_budget
+from fbnet.architecture.program import Budget, best
+from fbnet.architecture.sampling import draw_blindly, log_probs, rule_values
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
+from fbnet.space import SearchSpace
 
 Ops = tuple[str, ...]
 # In which shares scores are expected to foretell accuracy. Σ log MACs tells depth beside MACs, which is good or bad by the space.
@@ -27,68 +30,68 @@ class Scores:
     Each is scaled so that its sum has a standard deviation of 1 among random networks, and a mean of 0.
     """
 
-    def __init__(self, table: LatencyTable, theta, rules: Sequence[str]):
-        self.table = table
-        self.rows = {"theta": log_probs(theta)} | {rule: rule_values(table, rule) for rule in rules}
+    def __init__(self, space: SearchSpace, theta, rules: Sequence[str]):
+        self.space = space
+        self.rows = {"theta": log_probs(theta)} | {rule: rule_values(space, rule) for rule in rules}
         for name, rows in self.rows.items():
             scale = math.sqrt(sum(row.var() for row in rows)) or 1.0
             self.rows[name] = [(row - row.mean()) / scale for row in rows]
 
     def of(self, ops: Ops) -> list[float]:
         """The sums of an architecture, one for each score."""
-        numbers = [[cell.op for cell in layer].index(op) for layer, op in zip(self.table.space.layers, ops, strict=True)]
+        numbers = self.space.numbers(ops)
         return [sum(float(row[n]) for row, n in zip(rows, numbers, strict=True)) for rows in self.rows.values()]
 
-    def best(self, shares: Sequence[float], budget_us: float, besides: Mapping[Ops, str], count: int = 1) -> list[Ops]:
-        """The best within a latency budget by the sum of the scores in these shares, exactly, and none of those `besides`."""
+    def best(self, shares: Sequence[float], budgets: Sequence[Budget], besides: Mapping[Ops, str], count: int = 1) -> list[Ops]:
+        """The best within budgets by the sum of the scores in these shares, exactly, and none of those `besides`."""
         mixed = [
             sum(share * row for share, row in zip(shares, rows, strict=True)) for rows in zip(*self.rows.values(), strict=True)
         ]
-        new = (ops for pick in best(self.table, mixed, budget_us) if (ops := ops_of(self.table, pick)) not in besides)
+        new = (ops for pick in best(self.space, mixed, budgets) if (ops := self.space.ops(pick)) not in besides)
         return list(itertools.islice(new, count))
 
 
 def entrants(
-    table: LatencyTable, theta, count: int, rules: Sequence[str], total: int, budget_us: float = math.inf, seed: int = 0
+    table: LatencyTable, theta, count: int, rules: Sequence[str], total: int, budgets: Sequence[Budget] = (), seed: int = 0
 ) -> dict[Ops, str]:
-    """The `total` architectures within a latency budget that a race begins with, and by what each was chosen; no two are alike.
+    """The `total` architectures within budgets that a race begins with, and by what each was chosen; no two are alike.
 
     That is the `count` most probable ones by theta, what each rule chooses, what each two of these choose together, by the sum of
-    their scores, and for the rest random ones. Raises InputError if there are too few within the budget.
+    their scores, and for the rest random ones. Raises InputError if there are too few within the budgets.
     """
-    scores = Scores(table, theta, rules)
+    scores = Scores(table.space, theta, rules)
     names = list(scores.rows)
     chosen: dict[Ops, str] = {}
     for members in [*itertools.combinations(names, 1), *itertools.combinations(names, 2)]:
         shares = [name in members for name in names]
-        found = scores.best(shares, budget_us, chosen, count if members == ("theta",) else 1)
+        found = scores.best(shares, budgets, chosen, count if members == ("theta",) else 1)
         chosen |= dict.fromkeys(found, " + ".join(members))
     chosen = dict(itertools.islice(chosen.items(), total))
-    any_us = min(budget_us, 2 * table.most_us)  # what no architecture takes by far, where there is no budget
-    at_random = draw_blindly(table, total, any_us, seed, "race.entrants") if len(chosen) < total else []
+    within = budgets or [latency_budget(table, 2 * table.most_us)]  # what no architecture takes by far
+    at_random = draw_blindly(table.space, total, within, seed, "race.entrants") if len(chosen) < total else []
     others = (ops for ops in at_random if ops not in chosen)
     return chosen | dict.fromkeys(itertools.islice(others, total - len(chosen)), "a random draw")
 
 
 def learned(
-    table: LatencyTable,
+    space: SearchSpace,
     theta,
     rules: Sequence[str],
     trained: Mapping[Ops, float],
     count: int,
-    budget_us: float = math.inf,
+    budgets: Sequence[Budget] = (),
     seed: int = 0,
 ) -> dict[Ops, str]:
-    """More architectures within a latency budget, by how far theta and the rules have foretold the accuracies of `trained` ones.
+    """More architectures within budgets, by how far theta and the rules have foretold the accuracies of `trained` ones.
 
     A Bayesian linear regression of accuracy on the scores says in which shares they count, and how surely: what is expected
     before anything is trained (EXPECTED), and how far accuracies speak against it. The first is the best by these shares; each
     other one by shares drawn from what the regression leaves possible (Thompson sampling, 1933). Raises InputError if there are
-    too few within the budget.
+    too few within the budgets.
     """
     from sklearn.linear_model import BayesianRidge  # here: it takes a second to import, which most jobs would spend for nothing
 
-    scores = Scores(table, theta, rules)
+    scores = Scores(space, theta, rules)
     sums, top1 = np.array([scores.of(ops) for ops in trained]), np.array([100 * value for value in trained.values()])
     expected = np.array([EXPECTED[name] for name in scores.rows])
     together = sums @ expected
@@ -103,11 +106,11 @@ def learned(
         shares = np.where(expected > 0, shares.clip(0), shares)
         parts = (shares if shares.any() else expected) / (np.abs(shares).sum() or expected.sum())
         said = " ".join(f"{share:+.2f} {name}" for share, name in zip(parts, scores.rows, strict=True))
-        known |= dict.fromkeys(scores.best(list(parts), budget_us, known), f"learned shares {said}")
+        known |= dict.fromkeys(scores.best(list(parts), budgets, known), f"learned shares {said}")
     found = {ops: by for ops, by in known.items() if by}
     if len(found) < count:
         raise InputError(
-            f"a race wants {len(trained)} + {count} architectures, but only {len(known)} take at most {budget_us:.0f} µs: lower "
-            f"race.learned or race.entrants, or allow more latency"
+            f"a race wants {len(trained)} + {count} architectures, but only {len(known)} keep {' and '.join(map(str, budgets))}: "
+            f"lower race.learned or race.entrants, or allow more"
         )
     return found

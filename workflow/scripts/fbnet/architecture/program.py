@@ -87,8 +87,7 @@ def refusal(space: SearchSpace, budgets: Sequence[Budget]) -> str:
         pick = _loosened(space, budgets, budgets)
         over = [budget for budget in budgets if budget.of(pick) > budget.most]
         allow, word = [f"{budget.name} {in_words(budget.name, budget.of(pick))}" for budget in over], " and "
-    together = " together with ".join(map(str, budgets))
-    return f"no network of space {space.name} keeps {together}: allow {word.join(allow)}"
+    return f"no network of space {space.name} keeps {' and '.join(map(str, budgets))}: allow {word.join(allow)}"
 
 
 def _sum(values: Values, pick: Pick) -> float:

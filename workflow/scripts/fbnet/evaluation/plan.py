@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fbnet.errors import InputError
 from fbnet.space import SearchSpace, fitting
@@ -16,9 +16,9 @@ class NetworkSet:
 
     `kind` is found (derived by a search), rule, random, ranked or published; `networks` are the names of those that are
     trained. `budget` is the latency budget as text, None where there is none; baselines then stay within what the first network
-    of search `like` takes. `baseline` is what the names of all baselines of this target and budget end with. Searches that
-    differ in nothing but seed, target and budget are of one `method`; what is found is chosen from a `supernet`. Ranked networks
-    are spread over all `budgets` of their target.
+    of search `like` takes. `others` are further budgets, which baselines keep too. `baseline` is what the names of all
+    baselines of this target and budget end with. Searches that differ in nothing but seed, target and budgets are of one
+    `method`; what is found is chosen from a `supernet`. Ranked networks are spread over all `budgets` of their target.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class NetworkSet:
     supernet: str | None = None
     rule: str | None = None
     budgets: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
@@ -40,18 +41,18 @@ def network_sets(config: dict, space: SearchSpace) -> dict[str, NetworkSet]:
     baselines: dict[str, NetworkSet] = {}
     for name, search in config["searches"].items():
         target, budget = search["target"], search["latency_budget"]
-        slug = re.sub(r"[^A-Za-z0-9]+", "_", budget).strip("_") if budget else ""
-        baseline = f"{target}_{slug}" if budget else f"like_{name}"
-        found[name] = NetworkSet(
-            "found", target, (name,), budget, None, baseline, search["seed"], methods[name], config["supernets"][name]
-        )
-        within = (budget, None if budget else name, baseline)
+        others = {kind: str(amount) for kind, amount in search["budgets"].items()}
+        baseline = "_".join([target, _slug(budget), *(f"{kind}_{_slug(amount)}" for kind, amount in others.items())])
+        baseline = baseline if budget else f"like_{name}"
+        origin = {"seed": search["seed"], "method": methods[name], "supernet": config["supernets"][name]}
+        found[name] = NetworkSet("found", target, (name,), budget, None, baseline, **origin, others=others)
+        within = {"budget": budget, "like": None if budget else name, "baseline": baseline, "others": others}
         for rule in evaluation["rules"]:
             rule_name = f"rule_{rule}_{baseline}"
-            baselines[rule_name] = NetworkSet("rule", target, (rule_name,), *within, rule=rule)
+            baselines[rule_name] = NetworkSet("rule", target, (rule_name,), **within, rule=rule)
         if evaluation["random"]:
             random = f"random_{baseline}"
-            baselines[random] = NetworkSet("random", target, _numbered(random, evaluation["random"]), *within)
+            baselines[random] = NetworkSet("random", target, _numbered(random, evaluation["random"]), **within)
     for target in {entry.target: None for entry in found.values()}:
         # Random networks within a budget can be ranked as well; what lacks is spread over all budgets.
         random = sum(len(entry.networks) for entry in baselines.values() if (entry.kind, entry.target) == ("random", target))
@@ -67,7 +68,7 @@ def _methods(searches: Mapping[str, Mapping]) -> dict[str, str]:
     """What the searches of one method are called together: what their names begin with, or the first one's name."""
     alike: dict[str, list[str]] = {}
     for name, search in searches.items():
-        settings = {key: value for key, value in search.items() if key not in ("seed", "target", "latency_budget")}
+        settings = {key: value for key, value in search.items() if key not in ("seed", "target", "latency_budget", "budgets")}
         alike.setdefault(json.dumps(settings, sort_keys=True), []).append(name)
     called: dict[str, str] = {}
     for names in alike.values():
@@ -77,6 +78,11 @@ def _methods(searches: Mapping[str, Mapping]) -> dict[str, str]:
         taken = {*called.values(), *searches} - {*names}
         called |= dict.fromkeys(names, short if len(names) > 1 and short and short not in taken else names[0])
     return called
+
+
+def _slug(budget: str | None) -> str:
+    """A budget as part of a name."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", budget or "").strip("_")
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:
