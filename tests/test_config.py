@@ -57,6 +57,28 @@ def test_a_search_overrides_single_keys():
     assert config["searches"]["b"] == config["search"]
 
 
+def test_a_front_is_a_search_for_each_of_its_points_and_one_supernet():
+    latency = {"phone": {}, "server": {}}
+    on_phone = {"method": "one_shot", "target": "phone"}
+    searches = {
+        "a": on_phone | {"front": {"phone": ["4ms", "12ms"], "points": 3}, "budgets": {"params": "1M"}},
+        "b": on_phone | {"front": {"params": ["200k", "1M"], "points": 2}, "latency_budget": "5ms"},
+        "c": on_phone | {"front": {"server": ["500us", "2ms"], "points": 2}},
+    }
+    config, _ = resolve({"latency": latency, "searches": searches}, SCHEMA)
+    found = {name: (search["latency_budget"], search["budgets"]) for name, search in config["searches"].items()}
+    assert found == {
+        "a_4ms": ("4ms", {"params": "1M"}),
+        "a_8ms": ("8ms", {"params": "1M"}),
+        "a_12ms": ("12ms", {"params": "1M"}),
+        "b_200k": ("5ms", {"params": "200k"}),
+        "b_1000k": ("5ms", {"params": "1000k"}),
+        "c_500us": (None, {"server": "500us"}),
+        "c_2000us": (None, {"server": "2000us"}),
+    }
+    assert {*config["supernets"].values()} == {"a"}
+
+
 def test_one_shot_searches_that_agree_in_training_share_a_supernet_whatever_they_choose_for():
     sweep = {"method": "one_shot", "target": ["cpu", "gpu"], "latency_budget": ["4ms", "8ms"]}
     searches = {"one": sweep, "seeds": sweep | {"seed": [0, 1], "target": "cpu"}, "more": {"method": "one_shot", "target": "gpu"}}
@@ -207,6 +229,14 @@ WRONG = [
     ("search.latency_budget", 8, "must be a latency with its unit (8ms, 8500us)"),
     ("search.latency_budget", "0.5 * k3_e6", "latency_budget is '0.5 * k3_e6', but"),
     ("search.latency_budget", "fbnet_a", "latency_budget is 'fbnet_a', but stage 2 of space tiny"),
+    ("search.budgets", {"parms": "1M"}, "searches.first: budgets has 'parms', but may limit macs, params, memory, size"),
+    ("search.budgets", {"params": "1MB"}, "budgets.params is '1MB', but must be a number above 0 with its unit, as 1.5M or 800k"),
+    ("search.budgets", {"memory": 500_000}, "budgets.memory is '500000', but must be a number above 0 with its unit, as 500kB"),
+    ("search.budgets", {"cpu": "8ms"}, "budgets.cpu is the latency on its own target: set latency_budget to '8ms' in its place"),
+    ("search.front", {"cpu": ["4ms"]}, "searches.first.front is {'cpu': ['4ms']}, but must be one budget from least to most"),
+    ("search.front", {"cpu": ["4ms", "2ms"]}, "searches.first.front.cpu is ['4ms', '2ms'], but must be two amounts with their"),
+    ("search.front", {"cpu": ["4ms", "0.5 * k3_e6"]}, "must be two amounts with their units, the less one first"),
+    ("search.front", {"cpu": ["4ms", "8ms"], "points": 1}, "front.points is 1, but must be a whole number from 2 to 100"),
     ("search.seed", [], "searches.first.seed is [], but a list must hold one value or more"),
     ("search.seed", [[0]], "searches.first.seed is [[0]]"),
     ("searches", {"first": {"seed": [0, 0]}}, "two searches would have the name first_seed_0"),

@@ -58,7 +58,7 @@ def value(values, pick):
 
 
 def keeps(budgets, pick):
-    return all(one.of(pick) <= one.most for one in budgets)
+    return all(one.allows(pick) for one in budgets)
 
 
 @settings(max_examples=150, deadline=None)

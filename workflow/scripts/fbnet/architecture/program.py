@@ -32,6 +32,10 @@ class Budget:
         costs = [row[number] for row, number in zip(self.costs, pick, strict=True)]
         return max(self.fixed, *costs) if self.peak else self.fixed + float(sum(costs))
 
+    def allows(self, pick: Pick) -> bool:
+        """Whether a network keeps it, rounding aside."""
+        return self.of(pick) <= self.most * (1 + 1e-9)
+
     def __str__(self) -> str:
         return f"{self.name} {in_words(self.name, self.most)}"
 
@@ -54,7 +58,7 @@ def best(space: SearchSpace, values: Values, budgets: Sequence[Budget] = ()) -> 
     pick = tuple(int(row.argmax()) for row in values)
     while True:
         # The solver also takes what is over a budget by less than its tolerance.
-        if _agrees(space, pick) and all(budget.of(pick) <= budget.most for budget in budgets):
+        if _agrees(space, pick) and all(budget.allows(pick) for budget in budgets):
             yield pick
         chosen = np.isin(np.arange(len(costs)), starts + pick)
         constraints.append(LinearConstraint(chosen, -np.inf, len(values) - 1))
@@ -85,7 +89,7 @@ def refusal(space: SearchSpace, budgets: Sequence[Budget]) -> str:
     word = " or "
     if not allow:
         pick = _loosened(space, budgets, budgets)
-        over = [budget for budget in budgets if budget.of(pick) > budget.most]
+        over = [budget for budget in budgets if not budget.allows(pick)]
         allow, word = [f"{budget.name} {in_words(budget.name, budget.of(pick))}" for budget in over], " and "
     return f"no network of space {space.name} keeps {' and '.join(map(str, budgets))}: allow {word.join(allow)}"
 

@@ -49,7 +49,7 @@ def _random(space: SearchSpace, values: Values, count: int, seed: int, budgets: 
             chances = np.exp(row) if enters.all() else np.exp(row) * enters / np.exp(row[enters]).sum()
             pick.append(int(rng.choice(len(row), p=chances)))
             channels = layer[pick[-1]].c_out
-        if all(budget.of(pick) <= budget.most for budget in budgets):
+        if all(budget.allows(pick) for budget in budgets):
             found += 1
             yield tuple(pick)
         if found == count:
@@ -116,7 +116,7 @@ def draw_blindly(
     picks: dict[Pick, None] = {}
     for _ in range(count * TRIES):
         pick = ways.draw(rng)
-        if all(budget.of(pick) <= budget.most for budget in sums if budget is not ways.budget):
+        if all(budget.allows(pick) for budget in sums if budget is not ways.budget):
             picks[pick] = None
         if len(picks) == count:
             return [space.ops(pick) for pick in picks]
