@@ -92,6 +92,35 @@ rule export_model:
         "{params.run} {params.network:q} --data {params.data:q} --table {input.table:q} --out {output.onnx:q} --log {log:q}"
 
 
+# What the chosen architecture costs of each budget, which of them binds, the runner-up, and what more of each would buy.
+rule explain_choice:
+    input:
+        supernet=in_supernet("supernet.pt"),
+        table=latency_table,
+        others=other_tables,
+        architectures=f"{RESULTS}/architectures/{{search}}.tsv",
+        arrays=ancient(rules.train_supernet.input.arrays),
+        data=rules.download_cifar.output.description,
+    output:
+        f"{RESULTS}/choice/{{search}}.tsv",
+    log:
+        f"{RESULTS}/logs/explain_choice/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/explain_choice/{{search}}.tsv"
+    conda:
+        "../envs/fbnet.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=lambda wildcards: min(CONFIG["searches"][wildcards.search]["gpu"], 1),
+    params:
+        **program("explain_choice.py"),
+        data=lambda wildcards, input: Path(input.data).parent,
+        budget=budget_options,
+    shell:
+        "{params.run} --supernet {input.supernet:q} --table {input.table:q} --architectures {input.architectures:q}"
+        " --data {params.data:q} {params.budget[options]:q} --threads {threads} --out {output:q} --log {log:q}"
+
+
 # A published network, with random weights: snakemake results/zoo/fbnet_c.onnx
 rule export_published:
     output:

@@ -75,6 +75,8 @@ rule export_trained:
         arrays=ancient(rules.train_supernet.input.arrays),
         data=rules.download_cifar.output.description,
         tables=tables_of_network,
+        choice=choice_of_network,
+        measured=measured_of_network,
     output:
         multiext(f"{RESULTS}/trained/{{network}}", program=".pt2", onnx=".onnx", weights=".safetensors", card=".md"),
     log:
@@ -87,9 +89,10 @@ rule export_trained:
         **program("export_model.py"),
         data=lambda wildcards, input: Path(input.data).parent,
         measurements=measurements_of_network,
+        choice=file_option("choice", "choice"),
     shell:
         "{params.run} --trained {input.networks:q} --data {params.data:q} --table {input.tables:q}"
-        " --measurement {params.measurements:q} --out {output.onnx:q} --log {log:q}"
+        " --measurement {params.measurements:q} {params.choice:q} --out {output.onnx:q} --log {log:q}"
 
 
 # The same of every search: snakemake all_trained --cores 8 --resources gpu=1
@@ -127,6 +130,29 @@ rule measure_architecture:
         "{params.run} --architectures {input.architectures:q} --table {input.table:q}"
         " --space {params.space:q} --classes {params.classes} {params.options:q} --runs {params.runs}"
         " --out {output:q} --log {log:q}"
+
+
+# What searches have chosen for one budget after the other, before anything is trained: snakemake plot_front --cores 8
+rule plot_front:
+    input:
+        choices=[f"{RESULTS}/choice/{search}.tsv" for search in CONFIG["searches"]],
+        measurements=[f"{RESULTS}/measurement/{search}.tsv" for search in CONFIG["searches"] if is_measured(SETS[search].target)],
+    output:
+        table=f"{RESULTS}/front.tsv",
+        picture=report(f"{RESULTS}/front.svg", category="Searches", caption="../report/front.rst"),
+    log:
+        f"{RESULTS}/logs/plot_front/front.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_front/front.tsv"
+    group:
+        "report"
+    conda:
+        "../envs/fbnet.yaml"
+    params:
+        **program("plot_front.py"),
+        searches=front_options,
+    shell:
+        "{params.run} {params.searches:q} --out {output.table:q} --picture {output.picture:q} --log {log:q}"
 
 
 rule evaluate_supernet:

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from fbnet.architecture import find
-from fbnet.architecture.card import latencies
+from fbnet.architecture.card import choice, latencies
 from fbnet.architecture.export import SUFFIXES, TIMM, export
 from fbnet.architecture.lookup import add_options
 from fbnet.data.dataset import read_dataset
@@ -27,6 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
         model = inherited(architecture, supernet, arguments.data) if supernet else untrained(architecture)
     log.info("Weights of %s: %s.", model.architecture.name, model.facts["weights"])
     rows = latencies(model.architecture, arguments.table, arguments.measurement)
+    if arguments.choice:
+        rows |= choice(arguments.choice, model.architecture.space)
     integers = arguments.out.with_suffix(INT8)
     integers.unlink(missing_ok=True)  # of an earlier export
     if arguments.data and any(read_header(table).get("dtype") == "int8" for table in arguments.table):
@@ -52,5 +54,6 @@ if __name__ == "__main__":
         "--table", type=Path, nargs="*", default=[], help="latency tables (TSV), for the card; int8, if one is of that"
     )
     parser.add_argument("--measurement", type=Path, nargs="*", default=[], help="measurements beside them, if they exist")
+    parser.add_argument("--choice", type=Path, help="table of explain_choice, for the card")
     parser.add_argument("--out", type=Path, required=True, help="the files to write, whatever the suffix")
     run(parser, main)

@@ -66,13 +66,25 @@ def sets_of_network(wildcards):
 
 
 def tables_of_network(wildcards):
-    """The latency tables of the targets that a network is evaluated for."""
-    return [f"{RESULTS}/latency/{SETS[name].target}.tsv" for name in sets_of_network(wildcards)]
+    """The latency tables of the targets that a network is evaluated for, and of those on which it must keep a budget."""
+    names = sets_of_network(wildcards)
+    return [f"{RESULTS}/latency/{SETS[name].target}.tsv" for name in names] + tables_of_budgets(SETS[names[0]].others)
 
 
 def measurements_of_network(wildcards):
-    """Where a network's measurements stand once they are made. No inputs: for a card nothing is measured."""
+    """Where a network's measurements stand once they are made. For the card of a baseline nothing is measured."""
     return [f"{RESULTS}/measurement/{name}.tsv" for name in sets_of_network(wildcards)]
+
+
+def measured_of_network(wildcards):
+    """The measurement of what a search has found, if its target is measured."""
+    entry = SETS[SET_OF[wildcards.network]]
+    return measurements_of_network(wildcards) if entry.kind == "found" and is_measured(entry.target) else []
+
+
+def choice_of_network(wildcards):
+    """What else a search might have chosen."""
+    return [f"{RESULTS}/choice/{wildcards.network}.tsv"] if wildcards.network in CONFIG["searches"] else []
 
 
 def trainings():
@@ -90,6 +102,16 @@ def architectures_beside(wildcards):
     target = SETS[wildcards.search].target
     random = [name for name, entry in SETS.items() if entry.kind in ("random", "ranked") and entry.target == target]
     return [f"{RESULTS}/architectures/{name}.tsv" for name in (wildcards.search, *random)]
+
+
+def front_options(wildcards, input):
+    """Every search with what it has chosen and what was measured of that, as options of a script."""
+    choices, measurements, options = iter(input.choices), iter(input.measurements), []
+    for search in CONFIG["searches"]:
+        entry = SETS[search]
+        options += ["--search", search, entry.method, entry.target, next(choices)]
+        options += [next(measurements)] if is_measured(entry.target) else []
+    return options
 
 
 def evaluation_plan():

@@ -1,7 +1,7 @@
 """The budgets of a search, from the options of a script to what the integer program has."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from fbnet.architecture.budget import UNITS, in_us, read_amount
 from fbnet.architecture.program import Budget
 from fbnet.latency import LatencyTable, read_header, read_table
 from fbnet.network import int8_bytes, peak_values, size
-from fbnet.space import SearchSpace
+from fbnet.space import Cell, SearchSpace
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, by a target's dtype
 
@@ -52,14 +52,24 @@ def latency_budget(table: LatencyTable, most_us: float, name: str = "latency_bud
 def budget_of(key: str, most: float, space: SearchSpace, classes: int, header: Mapping[str, str]) -> Budget:
     """At most so much of what `key` names, as `budgets.macs`; memory is of an inference as a table's header tells of it."""
     name = key.removeprefix("budgets.")
+    cost, peak = _cost(name, header), name == "memory"
+    fixed = [cost(cell) for cell in space.fixed_cells(classes)]
+    costs = [np.array([cost(cell) for cell in layer], dtype=float) for layer in space.layers]
+    return Budget(key, most, costs, float(max(fixed) if peak else sum(fixed)), peak)
+
+
+def costs(space: SearchSpace, ops: Sequence[str], classes: int, header: Mapping[str, str]) -> dict[str, int]:
+    """What an architecture costs of each kind of budget, beside latency: MACs, parameters, and bytes."""
+    cells = space.network_cells(ops, classes)
+    return {name: (max if name == "memory" else sum)(map(_cost(name, header), cells)) for name in UNITS}
+
+
+def _cost(name: str, header: Mapping[str, str]) -> Callable[[Cell], int]:
+    """What a cell costs of a kind of budget."""
     bytes_a_value = BYTES[header.get("dtype", "float32")] * int(header.get("batch", 1))
-    cost = {
+    return {
         "macs": lambda cell: size([cell])[0],
         "params": lambda cell: size([cell])[1],
         "memory": lambda cell: bytes_a_value * peak_values(cell),
         "size": lambda cell: int8_bytes([cell]),
     }[name]
-    peak = name == "memory"
-    fixed = [cost(cell) for cell in space.fixed_cells(classes)]
-    costs = [np.array([cost(cell) for cell in layer], dtype=float) for layer in space.layers]
-    return Budget(key, most, costs, float(max(fixed) if peak else sum(fixed)), peak)

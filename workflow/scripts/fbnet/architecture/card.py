@@ -4,12 +4,14 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from fbnet.architecture.alternatives import MORE
+from fbnet.architecture.budget import in_words
 from fbnet.architecture.model import Model
 from fbnet.architecture.timm_blocks import block_strings, model_arguments
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable, device_of, read_header, read_table
-from fbnet.network import size
-from fbnet.space import Architecture
+from fbnet.network import peak_values, size
+from fbnet.space import Architecture, SearchSpace, compact
 
 LISTED = 20  # class names on a card
 
@@ -136,6 +138,32 @@ def _measured(path: Path, ops: tuple[str, ...], predictions: Iterable[float]) ->
     return None
 
 
+def choice(path: Path, space: SearchSpace) -> dict[str, str]:
+    """Rows of a card: what an architecture uses of its budgets, the runner-up, and what more of each budget would buy.
+
+    `path` is a table of explain_choice. Raises InputError.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        chosen = f"that of this one {float(rows[0]['supernet_top1']):.1%}"
+        said: dict[str, list[str]] = {"budgets": [], "runner-up": []}
+        for row in rows[1:]:
+            other = f"{compact(row['ops'].split(), space)}: {float(row['latency_us']):,.0f} µs, one-shot accuracy "
+            other += f"{float(row['supernet_top1']):.1%}, {chosen}"
+            name = row["budget"]
+            if row["what"] == "more":
+                used, most = (in_words(name, float(row[key])) for key in ("used", "most"))
+                said["budgets"].append(f"{name} {used} of {most}{', which binds' if row['binds'] == 'yes' else ''}")
+                same = row["ops"] == rows[0]["ops"]
+                said[f"with {MORE - 1:.0%} more of {name}"] = ["the same" if same else other]
+            else:
+                said["runner-up"].append(other)
+    except (OSError, KeyError, ValueError, IndexError, TypeError):
+        raise InputError(f"{path} is no table as explain_choice writes it: delete it") from None
+    return {key: "; ".join(values) for key, values in said.items() if values}
+
+
 def card(model: Model, rows: dict[str, str], checks: dict[str, float], files: str) -> str:
     """A page of Markdown about an exported model. `rows` go into its table too, `checks` are what `export` returns.
 
@@ -151,6 +179,7 @@ def card(model: Model, rows: dict[str, str], checks: dict[str, float], files: st
         "classes": _listed(model.classes),
         "parameters": f"{params:,}",
         "MACs per image": f"{macs:,}",
+        "memory of activations": f"{in_words('memory', 4 * max(map(peak_values, architecture.cells)))} an image in float32",
     }
     table |= model.facts | rows
     cells = [(key, value.replace("|", "\\|")) for key, value in table.items() if value]
