@@ -5,6 +5,7 @@ import argparse
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ def main(arguments: argparse.Namespace) -> None:
         space = read_space(name)
         rng = np.random.default_rng(0)
         tables = [made_up(space, rng) for _ in range(2)]
+        sizes = [np.log1p([size([cell])[0] for cell in layer]) / 4 for layer in space.layers]  # more MACs are worth more
         for several in (False, True):
             seconds = []
             for _ in range(arguments.choices):
-                values = [rng.normal(0, 2, len(layer)) for layer in space.layers]
+                values = [row + rng.normal(0, 1, len(row)) for row in sizes]
                 budgets = drawn(tables, space, rng, several)
                 start = time.perf_counter()
                 chosen = next(best(space, values, budgets), None)
@@ -47,16 +49,13 @@ def made_up(space, rng: np.random.Generator) -> LatencyTable:
 
 def drawn(tables, space, rng: np.random.Generator, several: bool) -> list:
     """A latency budget between the least and the most; and with it one on another device, and of MACs, parameters and memory."""
-    shares = rng.uniform(0.2, 0.8, 5)
+    loose = [latency_budget(table, 1.0, f"latency_{number}") for number, table in enumerate(tables[: 1 + several])]
+    loose += [budget_of(f"budgets.{kind}", 1.0, space, 10, {}) for kind in ("macs", "params", "memory") if several]
     budgets = []
-    for number, table in enumerate(tables[: 1 + several]):
-        budgets.append(latency_budget(table, table.least_us + shares[number] * (table.most_us - table.least_us), f"latency_{number}"))
-    for number, kind in enumerate(("macs", "params", "memory"), 2):
-        if several:
-            whole = budget_of(f"budgets.{kind}", 1.0, space, 10, {})
-            gather = max if whole.peak else sum
-            least, most = (max(whole.fixed, gather(map(which, whole.costs))) if whole.peak else whole.fixed + gather(map(which, whole.costs)) for which in (min, max))
-            budgets.append(budget_of(f"budgets.{kind}", least + shares[number] * (most - least), space, 10, {}))
+    for budget in loose:
+        gather = max if budget.peak else sum
+        least, most = (gather([budget.fixed, *map(which, budget.costs)]) for which in (min, max))
+        budgets.append(replace(budget, most=least + rng.uniform(0.2, 0.8) * (most - least)))
     return budgets
 
 

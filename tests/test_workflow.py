@@ -85,7 +85,10 @@ USERS = {
     "training/loop": {"train_supernet", "train_architecture"},
     "exclusive": {"download_cifar", "train_supernet", "train_architecture"},
     "data/shards": {"download_cifar"},
-    "data/batches": {"train_supernet", "train_architecture", "sample_architecture", "evaluate_supernet", "export_model"},
+    "data/batches": {
+        *("train_supernet", "train_architecture", "sample_architecture"),
+        *("evaluate_supernet", "explain_choice", "export_model"),
+    },
     "settings": {"train_supernet", "train_architecture"},
     "evaluation/retraining": {"train_architecture"},
     "evaluation/trained": {"train_architecture", "learn_entrants", "finish_race", "export_model"},
@@ -94,24 +97,22 @@ USERS = {
     "latency/acceptance": {"profile_latency"},
     "latency/foreign": {"profile_latency"},
     "latency/validation": {"validate_latency", "measure_architecture"},
-    "architecture/sampling": {"sample_architecture", "sample_baseline", "learn_entrants"},
+    "architecture/sampling": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"},
+    "architecture/program": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"},
     "architecture/entrants": {"sample_architecture", "learn_entrants"},
+    "architecture/alternatives": {"explain_choice"},
     "architecture/budget": {
-        "sample_architecture",
-        "sample_baseline",
-        "learn_entrants",
-        "train_supernet",
-        "plot_search",
-        "evaluate",
+        *("sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"),
+        *("train_supernet", "plot_search", "evaluate", "export_model"),
     },
     "space/modeldef": {"export_modeldef", "export_model"},
     "architecture/lookup": {"export_model"},
     "space/zoo": {
-        *("sample_architecture", "sample_baseline", "learn_entrants"),
+        *("sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"),
         *("train_supernet", "plot_search", "evaluate", "export_model"),
     },
     "report/latency_plots": {"plot_latency", "validate_latency"},
-    "report/style": {"plot_latency", "validate_latency", "plot_search", "make_report"},
+    "report/style": {"plot_latency", "validate_latency", "plot_search", "plot_front", "make_report"},
     "report/search_plots": {"plot_search"},
     "report/evaluation_plots": {"make_report"},
     "report/diagram": {"plot_search", "make_report"},
@@ -422,6 +423,20 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     assert set(re.findall(r"rule (\w+):", dry)) == {"sample_architecture", "export_modeldef", "export_model"}
     assert "results/search/for_macs/supernet.pt" in dry  # that of all who agree in its training, by the first one's name
     assert not (results / "search/for_onnx").exists()
+    searches["both"] = {"target": "cpu", "budgets": {"onnx": "1s", "params": "2k", "memory": "12kB"}} | one_shot
+    workflow.configure(with_settings(latency=TINY["latency"] | targets, searches=searches, search__target="cpu"))
+    done = workflow("results/choice/both.tsv")
+    assert done.returncode == 0, done.stdout
+    choice = pd.read_csv(results / "choice/both.tsv", sep="\t")
+    [chosen], [runner_up] = (choice[choice.what == what].to_dict("records") for what in ("chosen", "runner-up"))
+    assert chosen["params"] <= 2000
+    assert chosen["memory"] <= 12000
+    assert runner_up["log_prob"] <= chosen["log_prob"]
+    more = choice[choice.what == "more"].set_index("budget")
+    assert {*more.index} == {"budgets.onnx", "budgets.params", "budgets.memory"}
+    assert (more.used["budgets.params"], more.used["budgets.memory"]) == (chosen["params"], chosen["memory"])
+    assert more.binds["budgets.onnx"] == "no"  # nothing takes a second
+    assert (more.log_prob >= chosen["log_prob"]).all()
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):

@@ -156,3 +156,6 @@ def test_a_sentence_names_each_budget_in_its_own_unit(tiny, tiny_table):
     keeps_none = r"no network of space tiny keeps latency_budget [\d.]+ µs and budgets.params 100 and "
     allow = r"budgets.memory 1 kB: allow budgets.params [\d.]+ k and budgets.memory [\d.]+ kB"
     assert re.fullmatch(keeps_none + allow, refusal(tiny, few))
+    for method in ("argmax", "softmax"):
+        with pytest.raises(InputError, match=keeps_none + allow):
+            draw(tiny, [np.zeros(4)] * 3, method, budgets=few)

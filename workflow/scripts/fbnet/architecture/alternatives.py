@@ -4,11 +4,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fbnet.architecture.budget import MORE
 from fbnet.architecture.program import Budget, best, binding
 from fbnet.architecture.sampling import log_probs
 from fbnet.space import SearchSpace
-
-MORE = 1.1  # times a budget
 
 
 @dataclass(frozen=True)

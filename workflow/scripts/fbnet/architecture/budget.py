@@ -14,6 +14,7 @@ ALLOWED = (
 # What a network may be limited in beside its latency on targets, and the units in which it is written.
 NUMBERS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 2.0**10, "MiB": 2.0**20}
+MORE = 1.1  # times a budget, where it is asked what more of it would buy
 UNITS = {"macs": NUMBERS, "params": NUMBERS, "memory": BYTES, "size": BYTES}
 
 

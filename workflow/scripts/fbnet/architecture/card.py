@@ -4,8 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from fbnet.architecture.alternatives import MORE
-from fbnet.architecture.budget import in_words
+from fbnet.architecture.budget import MORE, in_words
 from fbnet.architecture.model import Model
 from fbnet.architecture.timm_blocks import block_strings, model_arguments
 from fbnet.errors import InputError

@@ -32,9 +32,10 @@ def draw(
     else:
         picks = set(_random(space, values, count, seed, budgets))
     if not picks:
+        if next(best(space, values, budgets), None) is None:
+            raise InputError(refusal(space, budgets))
         within = " and ".join(map(str, budgets))
-        drawn = f"no architecture that keeps {within} was drawn: allow more, or choose sample.method argmax"
-        raise InputError(refusal(space, budgets) if method == "argmax" else drawn)
+        raise InputError(f"no architecture that keeps {within} was drawn: allow more, or choose sample.method argmax")
     drawn = [(space.ops(pick), float(sum(row[i] for row, i in zip(values, pick, strict=True)))) for pick in picks]
     return sorted(drawn, key=lambda item: (-item[1], item[0]))
 
