@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
         space = read_space(name)
         rng = np.random.default_rng(0)
         tables = [made_up(space, rng) for _ in range(2)]
-        sizes = [np.log1p([size([cell])[0] for cell in layer]) / 4 for layer in space.layers]  # more MACs are worth more
+        sizes = [np.log1p([size([cell])[0] for cell in layer]) for layer in space.layers]  # more MACs are worth more
         for several in (False, True):
             seconds = []
             for _ in range(arguments.choices):
