@@ -142,7 +142,7 @@ def device_with_slow_marks(cells, mark_us):
         return run
 
     engine = TorchEngine([], Target(), Mark)
-    engine.modules = {(cell.layer, cell.op): taking(true_us[cell.build_key]) for cell in cells if not cell.is_identity}
+    engine.modules = {cell: taking(true_us[cell.build_key]) for cell in cells if not cell.is_identity}
     return engine, true_us, marks
 
 

@@ -108,7 +108,7 @@ def test_supernet_table_and_network_build_the_same_module(op):
     network = Network(space, [op] * 3, 10)
     supernet = StochasticSupernet(space, 10, free_table(space))
     for cell, of_network, mixed in zip(space.path([op] * 3), network.layers, supernet.layers, strict=True):
-        for other in (mixed.ops[op], *([] if cell.is_identity else [engine.modules[cell.layer, op]])):  # an identity is not run
+        for other in (mixed.ops[op], *([] if cell.is_identity else [engine.modules[cell]])):  # an identity is not run
             # but for the statistics that the supernet's norms do not keep
             assert str(other).replace("running_stats=False", "running_stats=True") == str(of_network)
             assert [(name, p.shape) for name, p in other.state_dict().items()] == [

@@ -55,6 +55,7 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
     for name, search in config["searches"].items():
         _check_search(name, search, config)
         try:
+            space.check_method(search["method"])
             _check_budgets(search, config["latency"], space)
         except InputError as error:
             raise InputError(f"searches.{name}: {error}") from None

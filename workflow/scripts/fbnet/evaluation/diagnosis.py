@@ -18,7 +18,7 @@ def diagnosis(
     the derived architecture with inherited weights, None if it is not known.
     """
     texts = []
-    optional = [cell for layer in space.layers for cell in layer if cell.is_identity]
+    optional = [layer for layer in space.layers if any(cell.is_identity for cell in layer)]
     skipped = sum(cell.is_identity for cell in space.path(ops))
     if optional and skipped > MOST_SKIPS * len(optional):
         texts.append(

@@ -108,6 +108,11 @@ def _from_reference(path: Path, lines: Sequence[Sequence[str]], space: SearchSpa
 
     Stem and head are not in it: they count as nothing, and the header says so.
     """
+    if space.elastic:
+        raise InputError(
+            f"the latency table {path} has a line for each layer, which tells of one number of channels, but space {space.name} "
+            f"lists several: measure it, or fill in a template (profile_latency.py --template)"
+        )
     ops, *layers = lines
     if len(layers) != len(space.layers):
         raise InputError(f"the latency table {path} has {len(layers)} layers, but space {space.name} has {len(space.layers)}")

@@ -4,6 +4,7 @@ import gc
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -19,10 +20,11 @@ from fbnet.latency.target import Target
 from fbnet.latency.torch_engine import GraphEngine, TorchEngine, TorchProcesses, check
 from fbnet.latency.visit import laps_and_whole, warm_twice, warm_us
 from fbnet.network import size
-from fbnet.space import Cell, SearchSpace
+from fbnet.space import Cell, SearchSpace, walk
 
 LEAST_RUNS = 10  # no cell is done before
 NETWORKS_INSIDE = 4  # designs of networks in which cells are timed, in turns
+MOST_NETWORKS = 160  # of these designs together, but for the first: that of a space which lists channels is large
 NETWORKS_ALONE = 2  # designs of networks that `fit` learns from where cells are timed alone, in turns
 LIGHT = (1.0, 0.85, 0.7)  # of the networks that make a design complete for `fit`: the share of layers that are as small as can be
 CALLS = 3  # of a command for each cell and network: each runs it many times
@@ -166,7 +168,8 @@ def inside_networks(engine, space: SearchSpace, classes: int) -> Callable[[set, 
         paths = [space.network_cells(ops, classes) for ops in architectures]
         return [(path, engine.network(path)) for path in paths]
 
-    turns = itertools.cycle([(networks(design(space, rng)), networks(light(space, rng))) for _ in range(NETWORKS_INSIDE)])
+    designs = min(NETWORKS_INSIDE, max(1, MOST_NETWORKS // max(map(len, space.layers))))
+    turns = itertools.cycle([(networks(design(space, rng)), networks(light(space, rng))) for _ in range(designs)])
 
     def one_round(undone: set, samples: Samples) -> None:
         turn, small = next(turns)
@@ -228,18 +231,34 @@ def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samp
 
 def design(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
     """Random architectures that together hold every candidate of every layer, as few as may be."""
-    columns = [rng.sample([cell.op for cell in layer], len(layer)) for layer in space.layers]
-    count = max(map(len, columns))
-    filled = [column + [rng.choice(column) for _ in range(count - len(column))] for column in columns]
-    return list(zip(*filled, strict=True))
+    columns = [rng.sample(range(len(layer)), len(layer)) for layer in space.layers]
+    networks: list[list[int]] = [[] for _ in range(max(map(len, columns)))]
+    channels = [space.stem.c_out] * len(networks)
+    for layer, column in zip(space.layers, columns, strict=True):
+        fitting = {c_in: [number for number in column if layer[number].c_in == c_in] for c_in in dict.fromkeys(channels)}
+        due = {c_in: iter(numbers) for c_in, numbers in fitting.items()}
+        chosen = [next(due[c_in], None) for c_in in channels]
+        # Where all are held, the channels that fewest networks have come next: in later layers none may be too few.
+        have = Counter(layer[number].c_out for number in chosen if number is not None)
+        for network, number in enumerate(chosen):
+            if number is None:
+                fewest = min(have[layer[other].c_out] for other in fitting[channels[network]])
+                number = rng.choice([other for other in fitting[channels[network]] if have[layer[other].c_out] == fewest])
+                have[layer[number].c_out] += 1
+            networks[network].append(number)
+            channels[network] = layer[number].c_out
+    return list(map(space.ops, networks))
 
 
 def light(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:
     """Architectures that are mostly as small as can be, so that much of what they need stays in the cache."""
-    least = [min(layer, key=lambda cell: size([cell])).op for layer in space.layers]
 
     def one(share: float) -> tuple[str, ...]:
-        return tuple(op if rng.random() < share else rng.choice(layer).op for op, layer in zip(least, space.layers, strict=True))
+        def choose(index: int, numbers: list[int]) -> int:
+            least = min(numbers, key=lambda number: size([space.layers[index][number]]))
+            return least if rng.random() < share else rng.choice(numbers)
+
+        return space.ops(walk(space, choose))
 
     return list(map(one, LIGHT))
 

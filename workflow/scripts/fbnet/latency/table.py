@@ -4,12 +4,12 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fbnet.errors import InputError
-from fbnet.space import OPERATORS, Cell, SearchSpace
+from fbnet.space import OPERATORS, Cell, SearchSpace, extreme, with_heads
 
 KEY = ["layer", "op", "c_in", "c_out", "height", "width", "stride", "expansion"]
 LITTLE_CONTRAST = 1.5  # ratio of the slowest to the fastest operator of a layer, below which a search has little to choose
@@ -20,41 +20,46 @@ COLUMNS = [*KEY, "latency_us", "iqr_us", "runs"]
 class LatencyTable:
     """The latencies of a space in µs: `operators_us[l][i]` of candidate i in searched layer l, `fixed_us` of stem and head.
 
-    `fixed_us` has three: the stem, the head's convolution, the classifier.
+    `fixed_us` has three: the stem, the head's convolution, the classifier. Where the last stage lists channels, `heads_us` has
+    the head's convolution for each of the space's heads, and `fixed_us` the others.
     """
 
     space: SearchSpace
     fixed_us: tuple[float, ...]
     operators_us: tuple[tuple[float, ...], ...]
+    heads_us: tuple[float, ...] = ()
+
+    @property
+    def costs_us(self) -> Sequence[Sequence[float]]:
+        """What the candidates add to a network, with `fixed_us`: where heads differ, those of the last layer with their head."""
+        return with_heads(self.space, self.operators_us, self.heads_us) if self.heads_us else self.operators_us
 
     @property
     def least_us(self) -> float:
         """What the fastest network of the space takes."""
-        return sum(self.fixed_us) + sum(map(min, self.operators_us))
+        return self._extreme_us(min)
 
     @property
     def most_us(self) -> float:
         """What the slowest network of the space takes."""
-        return sum(self.fixed_us) + sum(map(max, self.operators_us))
+        return self._extreme_us(max)
+
+    def _extreme_us(self, which: Callable) -> float:
+        numbers = extreme(self.space, self.costs_us, which)
+        return sum(self.fixed_us) + sum(row[number] for row, number in zip(self.costs_us, numbers, strict=True))
 
     def cells_us(self, ops) -> list[float]:
         """The latency of each cell of an architecture's network, in order: stem, one a layer, head, classifier."""
-        stem, *head = self.fixed_us
-        layers = zip(self.space.path(ops), self.space.layers, self.operators_us, strict=True)
-        return [stem, *(row[layer.index(cell)] for cell, layer, row in layers), *head]
+        numbers = self.space.numbers(ops)
+        stem, *heads, classifier = self.fixed_us
+        if self.heads_us:
+            channels = self.space.layers[-1][numbers[-1]].c_out
+            heads = [us for us, cell in zip(self.heads_us, self.space.heads, strict=True) if cell.c_in == channels]
+        return [stem, *(row[number] for row, number in zip(self.operators_us, numbers, strict=True)), *heads, classifier]
 
     def predict(self, ops) -> float:
         """The latency of an architecture in µs: the sum of its cells."""
         return sum(self.cells_us(ops))
-
-    def grid(self) -> tuple[list[str], list[list[float]]]:
-        """All operators of the space, and for each layer their latencies in µs, nan where it has no such candidate."""
-        ops = list(dict.fromkeys(cell.op for layer in self.space.layers for cell in layer))
-        rows = []
-        for layer, row in zip(self.space.layers, self.operators_us, strict=True):
-            values = {cell.op: us for cell, us in zip(layer, row, strict=True)}
-            rows.append([values.get(op, math.nan) for op in ops])
-        return ops, rows
 
 
 def read_table(path: Path, space: SearchSpace, classes: int, expected: Mapping[str, str] | None = None) -> LatencyTable:
@@ -100,7 +105,31 @@ def parse_table(
         space,
         tuple(map(latency, space.fixed_cells(classes))),
         tuple(tuple(map(latency, layer)) for layer in space.layers),
+        tuple(map(latency, space.heads)) if len(space.heads) > 1 else (),
     )
+
+
+def grid(space: SearchSpace, values: Sequence[Sequence[float]]) -> tuple[list[str], list[str], list[list[float]]]:
+    """Values of all candidates as lines and columns: the lines' names, the operators, and the values, nan where there is none.
+
+    A line is a layer, or where its candidates differ in channels, what it has of c_in and c_out: `5 16→24`.
+    """
+    ops = list(dict.fromkeys(cell.op for layer in space.layers for cell in layer))
+    lines: dict[str, dict[str, float]] = {}
+    for layer, row in zip(space.layers, values, strict=True):
+        several = len({(cell.c_in, cell.c_out) for cell in layer}) > 1
+        for cell, value in zip(layer, row, strict=True):
+            name = f"{cell.layer} {cell.c_in}→{cell.c_out}" if several else cell.layer
+            lines.setdefault(name, {})[cell.op] = value
+    return list(lines), ops, [[line.get(op, math.nan) for op in ops] for line in lines.values()]
+
+
+def ends_in_words(table: LatencyTable, unit: str = "", form: str = ".1f") -> str:
+    """What stem, head and classifier take: `stem 10.0, head 20.0, classifier 5.0`; of several heads `5.0 to 20.0`."""
+    stem, *head, classifier = table.fixed_us
+    heads = sorted({min(table.heads_us or head), max(table.heads_us or head)})
+    between = " to ".join(f"{us:{form}}" for us in heads)
+    return f"stem {stem:{form}}{unit}, head {between}{unit}, classifier {classifier:{form}}{unit}"
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -229,12 +258,11 @@ def tsv(rows: Iterable[Mapping], columns: Sequence[str], header: Mapping[str, st
 
 def drawing(table: LatencyTable) -> str:
     """A table as text: a line a layer, a column a candidate, in µs; · where a layer has no such candidate."""
-    ops, latencies = table.grid()
+    names, ops, latencies = grid(table.space, table.operators_us)
     short = [op.removeprefix("ir_") for op in ops]
-    width = max(8, *(len(name) + 1 for name in short))
-    lines = ["layer" + "".join(f"{name:>{width}}" for name in short)]
-    for layer, row in zip(table.space.layers, latencies, strict=True):
+    width, left = max(8, *(len(name) + 1 for name in short)), max(5, *map(len, names))
+    lines = [f"{'layer':<{left}}" + "".join(f"{name:>{width}}" for name in short)]
+    for name, row in zip(names, latencies, strict=True):
         cells = [f"{'·':>{width}}" if math.isnan(us) else f"{us:>{width}.1f}" for us in row]
-        lines.append(f"{layer[0].layer:>5}" + "".join(cells))
-    stem, head, classifier = table.fixed_us
-    return "\n".join([*lines, f"stem {stem:.1f}, head {head:.1f}, classifier {classifier:.1f}; all in µs"])
+        lines.append(f"{name:>{left}}" + "".join(cells))
+    return "\n".join([*lines, f"{ends_in_words(table)}; all in µs"])

@@ -38,7 +38,7 @@ class Moment:
 
 
 class TorchEngine:
-    """Runs chains of cells in PyTorch, in evaluation mode; every (layer, operator) has weights of its own, as in a network.
+    """Runs chains of cells in PyTorch, in evaluation mode; every cell has weights of its own, as in a network.
 
     `clock` makes the marks between cells, like torch.cuda.Event; if it is not given, the target's device chooses it. An identity
     is nothing to run, and has no mark.
@@ -48,7 +48,7 @@ class TorchEngine:
         self.target = target
         self.clock = clock or (partial(torch.cuda.Event, enable_timing=True) if target.device == "cuda" else Moment)
         with torch.inference_mode():
-            self.modules = {(cell.layer, cell.op): self._module(cell) for cell in cells if not cell.is_identity}
+            self.modules = {cell: self._module(cell) for cell in cells if not cell.is_identity}
 
     def _module(self, cell: Cell) -> nn.Module:
         options = {"dtype": DTYPES[self.target.dtype], "memory_format": FORMATS[self.target.memory_format]}
@@ -64,7 +64,7 @@ class TorchEngine:
         shape = (target.batch, first.c_in, first.height, first.width)
         images = torch.randn(shape, device=target.device, dtype=DTYPES[target.dtype])
         images = images.contiguous(memory_format=FORMATS[target.memory_format])
-        return _Chain([self.modules[cell.layer, cell.op] for cell in path if not cell.is_identity], images, self.clock)
+        return _Chain([self.modules[cell] for cell in path if not cell.is_identity], images, self.clock)
 
 
 class _Chain:

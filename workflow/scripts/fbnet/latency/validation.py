@@ -1,6 +1,5 @@
 """Does a latency table predict what is measured? Random networks, their predicted latencies, and the measured ones."""
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +7,8 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from fbnet.latency.table import LatencyTable
+from fbnet.space import count as count_networks
+from fbnet.space import walk
 
 COLUMNS = ["ops", "drawn", "predicted_us", "measured_us", "first_us", "second_us", "error"]
 _TILT = 6.0  # how strongly a sample may favour slow or fast operators
@@ -22,7 +23,7 @@ def draw(table: LatencyTable, count: int, seed: int = 1) -> list[tuple[tuple[str
     than `count` where the space has no more.
     """
     rng = random.Random(seed)
-    count = min(count, math.prod(map(len, table.space.layers)))
+    count = min(count, count_networks(table.space))
     drawn: dict[tuple[str, ...], str] = {}
     while len(drawn) < (count + 1) // 2:
         drawn[_tilted(table, rng, 0.0)] = "uniform"
@@ -39,10 +40,12 @@ def draw(table: LatencyTable, count: int, seed: int = 1) -> list[tuple[tuple[str
 
 def _tilted(table: LatencyTable, rng: random.Random, tilt: float) -> tuple[str, ...]:
     """An architecture whose operators have probability ∝ exp(tilt · latency / largest latency of the layer)."""
-    return tuple(
-        rng.choices([cell.op for cell in layer], [np.exp(tilt * us / max(max(row), 1e-9)) for us in row])[0]
-        for layer, row in zip(table.space.layers, table.operators_us, strict=True)
-    )
+
+    def choose(index: int, numbers: list[int]) -> int:
+        row = table.operators_us[index]
+        return rng.choices(numbers, [np.exp(tilt * row[number] / max(max(row), 1e-9)) for number in numbers])[0]
+
+    return table.space.ops(walk(table.space, choose))
 
 
 def statistics(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fbnet.network.blocks import build, shapes, sliced
-from fbnet.space import OPERATORS, SearchSpace
+from fbnet.space import OPERATORS, Cell, SearchSpace
 
 
 class Network(nn.Module):
@@ -14,11 +14,12 @@ class Network(nn.Module):
 
     def __init__(self, space: SearchSpace, ops, classes: int):
         super().__init__()
-        self.stem = build(space.stem)
-        self.layers = nn.Sequential(*(build(cell) for cell in space.path(ops)))
-        self.head = build(space.head)
+        stem, *layers, head, classifier = space.network_cells(ops, classes)
+        self.stem = build(stem)
+        self.layers = nn.Sequential(*map(build, layers))
+        self.head = build(head)
         self.dropout = nn.Dropout2d(space.dropout)  # of whole channels: the same as of the pooled features
-        self.classifier = build(space.classifier(classes))
+        self.classifier = build(classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.head(self.layers(self.stem(x)))))
@@ -27,15 +28,24 @@ class Network(nn.Module):
 def subnetwork_weights(supernet_weights: dict[str, Tensor], space: SearchSpace, ops) -> dict[str, Tensor]:
     """The part of a supernet's state dict that one architecture uses, under the names that `Network` gives it.
 
-    Weights that the operators of a family share are sliced. Raises InputError for operators that are not of the space.
+    Weights that the operators of a family, or several numbers of channels share are sliced. Raises InputError for operators that
+    are not of the space.
     """
     weights = {name: value for name, value in supernet_weights.items() if not name.startswith(("layers.", "theta."))}
-    for number, cell in enumerate(space.path(ops)):
+    _, *path, head, _ = space.network_cells(ops, 1)
+    for number, cell in enumerate(path):
         for name, shape in shapes(cell.build_key).items():
-            owners = (f"layers.{number}.ops.{owner}.{name}" for owner in (cell.op, OPERATORS[cell.op].family))
+            owners = (f"layers.{number}.ops.{owner}.{name}" for owner in (cell.op, OPERATORS[cell.op].family, own_name(cell)))
             [whole, *_] = (supernet_weights[owner] for owner in owners if owner in supernet_weights)
             weights[f"layers.{number}.{name}"] = sliced(whole, shape)
+    for name, shape in shapes(head.build_key).items():
+        weights[f"head.{name}"] = sliced(weights[f"head.{name}"], shape)
     return weights
+
+
+def own_name(cell: Cell) -> str:
+    """What a cell's weights are called in a supernet where those of other channels are not the same ones."""
+    return f"{cell.op}_{cell.c_in}_{cell.c_out}"
 
 
 def cut_out(supernet_weights: dict[str, Tensor], space: SearchSpace, ops, classes: int, batches: Iterable) -> Network:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fbnet.latency import LatencyTable
+from fbnet.latency.table import ends_in_words, grid
 from fbnet.report.style import plt, put_title, save
 from fbnet.report.words import milliseconds
 
@@ -15,7 +16,7 @@ _MARKERS = {"uniform": ("o", "0.55"), "stratified": ("^", "0.1")}
 
 def heat_map(table: LatencyTable, title: str, path: Path) -> None:
     """A table as a picture: a line a layer, a column an operator, latencies in µs, darker where slower."""
-    ops, values = table.grid()
+    lines, ops, values = grid(table.space, table.operators_us)
     values = np.array(values)
     shown = np.ma.masked_invalid(values)
     figure, axes = plt.subplots(figsize=(max(4.5, 1.6 + 0.48 * len(ops)), 1.4 + 0.24 * len(values)), layout="constrained")
@@ -26,11 +27,10 @@ def heat_map(table: LatencyTable, title: str, path: Path) -> None:
             text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if value > 0.6 * most else "black")
     axes.set_xticks(range(len(ops)), [op.removeprefix("ir_") for op in ops], rotation=90)
-    axes.set_yticks(range(len(values)), [layer[0].layer for layer in table.space.layers])
+    axes.set_yticks(range(len(values)), lines)
     axes.set_xlabel("operator")
     axes.set_ylabel("layer")
-    stem, head, classifier = table.fixed_us
-    put_title(figure, f"{title}; stem {stem:.0f} µs, head {head:.0f} µs, classifier {classifier:.0f} µs")
+    put_title(figure, f"{title}; {ends_in_words(table, ' µs', '.0f')}")
     figure.colorbar(image, label="latency, µs", pad=0.02)
     save(figure, path, _heat_map_caption(table))
 
@@ -38,10 +38,11 @@ def heat_map(table: LatencyTable, title: str, path: Path) -> None:
 def _heat_map_caption(table: LatencyTable) -> str:
     cells, latencies_us = itertools.chain(*table.space.layers), itertools.chain(*table.operators_us)
     slowest_us, slowest = max(zip(latencies_us, cells, strict=True), key=lambda pair: pair[0])
+    ends_us = sum(table.fixed_us) + max(table.heads_us, default=0.0)
     return (
         f"Predicted latencies of this space's networks range from {milliseconds(table.least_us)} to "
-        f"{milliseconds(table.most_us)}, of which stem, head and classifier take {milliseconds(sum(table.fixed_us))}. The "
-        f"slowest operator is {slowest.op.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
+        f"{milliseconds(table.most_us)}, of which stem, head and classifier take {milliseconds(ends_us)}. The "
+        f"slowest operator is {slowest.choice.removeprefix('ir_')} in layer {slowest.layer}, {slowest_us:.0f} µs."
     )
 
 

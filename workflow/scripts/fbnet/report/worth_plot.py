@@ -7,29 +7,24 @@ import numpy as np
 
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
+from fbnet.latency.table import grid
 from fbnet.report.style import plt, put_title, save
 
 
 def worth_and_cost(rows: Sequence[dict], table: LatencyTable, title: str, path: Path) -> None:
-    """Two grids, a line a layer and a column an operator: worth in standard errors, and latency in µs.
+    """Two grids, a line a layer (and its channels) and a column an operator: worth in standard errors, and latency in µs.
 
-    `rows` have `layer`, `op` and `theta`, what the operator adds to a network's score against the layer's mean. Raises
-    InputError if an operator of the table is not among them.
+    `rows` have `layer`, `op` and `theta`, what the choice adds to a network's score against the layer's mean. Raises InputError
+    if a candidate of the table is not among them.
     """
     worth = {(row["layer"], row["op"]): row["theta"] for row in rows}
-    ops, costs = table.grid()
-    layers = [layer[0].layer for layer in table.space.layers]
-    costs = np.array(costs)
+    layers, ops, costs = grid(table.space, table.operators_us)
     try:
-        values = np.array(
-            [
-                [worth[layer, op] if np.isfinite(cost) else np.nan for op, cost in zip(ops, row, strict=True)]
-                for layer, row in zip(layers, costs, strict=True)
-            ]
-        )
+        of_cells = [[worth[cell.layer, cell.choice] for cell in layer] for layer in table.space.layers]
     except KeyError as missing:
         layer, op = missing.args[0]
         raise InputError(f"layer {layer} has no row for {op}") from None
+    values, costs = np.array(grid(table.space, of_cells)[2]), np.array(costs)
     width = max(4.5, 1.6 + 0.48 * len(ops))
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(2 * width, 1.5 + 0.24 * len(layers)), layout="constrained")
     most = max(float(np.nanmax(np.abs(values))), 1.0)
@@ -37,9 +32,9 @@ def worth_and_cost(rows: Sequence[dict], table: LatencyTable, title: str, path: 
         (values, {"cmap": "PuOr", "vmin": -most, "vmax": most}, "worth, standard errors"),
         (costs, {"cmap": "YlOrBr", "vmin": 0, "vmax": max(float(np.nanmax(costs)), 1e-3)}, "latency, µs"),
     )
-    for axes, (grid, colours, label) in zip(panels, kinds, strict=True):
-        image = axes.imshow(np.ma.masked_invalid(grid), aspect="auto", **colours)
-        for (row, column), value in np.ndenumerate(grid):
+    for axes, (shown, colours, label) in zip(panels, kinds, strict=True):
+        image = axes.imshow(np.ma.masked_invalid(shown), aspect="auto", **colours)
+        for (row, column), value in np.ndenumerate(shown):
             if np.isfinite(value):
                 text = f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}"
                 dark = abs(value) > 0.6 * colours["vmax"]
@@ -56,13 +51,14 @@ def worth_and_cost(rows: Sequence[dict], table: LatencyTable, title: str, path: 
 def _caption(values: np.ndarray, costs: np.ndarray, layers: Sequence[str], ops: Sequence[str]) -> str:
     best, worst = (np.unravel_index(pick(values), values.shape) for pick in (np.nanargmax, np.nanargmin))
     spread = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
-    told = int((spread > 4).sum())  # of standard errors between the best and the worst of a layer
+    layer_of = np.array([name.split()[0] for name in layers])  # of a line, which may be of some of its channels
+    told = len({*layer_of[spread > 4]})  # of standard errors between the best and the worst of a layer
     names = [
         f"{ops[column].removeprefix('ir_')} in layer {layers[row]} ({values[row, column]:+.1f})" for row, column in (best, worst)
     ]
     known = np.isfinite(values)
     correlation = np.corrcoef(values[known], costs[known])[0, 1] if known.sum() > 2 else np.nan
     return (
-        f"Worth most is {names[0]}, least {names[1]}. In {told} of {len(layers)} layers the best and the worst operator are more "
-        f"than four standard errors apart. Worth and latency correlate with {correlation:.2f}."
+        f"Worth most is {names[0]}, least {names[1]}. In {told} of {len({*layer_of})} layers the best and the worst operator are "
+        f"more than four standard errors apart. Worth and latency correlate with {correlation:.2f}."
     )

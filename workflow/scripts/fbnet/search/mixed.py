@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fbnet.network import build, shapes, sliced
+from fbnet.network import build, own_name, shapes, sliced
 from fbnet.search.fused import DepthwiseProject, NormSum, expanded, side_by_side
 from fbnet.space import OPERATORS, Cell
 
@@ -50,8 +50,9 @@ class MixedOperation(nn.Module):
     expansion among them, of which each candidate is a slice (weight entanglement, Chen et al. 2021, AutoFormer). Inverted
     residuals share their input and their form: they run as one block, their channels side by side, or, where they share those,
     once. A batch norm has its statistics per channel, so this changes nothing but the time (to rounding); in training mode the
-    norms take the batch's statistics and keep none. `made_for` says for whose kernels the steps are shaped: those of a "cpu" or
-    of "cuda".
+    norms take the batch's statistics and keep none. Candidates of fewer channels are slices as well, and only computed alone, by
+    `path`; a `skip` has weights of its own for each c_in and c_out. `made_for` says for whose kernels the steps are shaped: those
+    of a "cpu" or of "cuda".
     """
 
     def __init__(self, cells: tuple[Cell, ...], made_for: str = "cpu", shared: bool = False):
@@ -59,7 +60,12 @@ class MixedOperation(nn.Module):
         self.cells, self.made_for, self.shared = cells, made_for, shared
         operators = [OPERATORS[cell.op] for cell in cells]
         self.kernels = [operator.kernel for operator in operators]
-        self.owners = [operator.family if shared else operator.name for operator in operators]
+        several = len({(cell.c_in, cell.c_out) for cell in cells}) > 1
+        self.owners = [
+            # the widest pair may be an identity, of which no other is a slice
+            own_name(cell) if several and cell.op == "skip" else operator.family if shared else operator.name
+            for cell, operator in zip(cells, operators, strict=True)
+        ]
         self.ops = nn.ModuleDict({owner: build(self._largest(owner)) for owner in dict.fromkeys(self.owners)})
         self.is_whole = [self._largest(owner) == cell for owner, cell in zip(self.owners, cells, strict=True)]
         alike = [
@@ -80,8 +86,8 @@ class MixedOperation(nn.Module):
     def _largest(self, owner: str) -> Cell:
         """The cell that has all of an owner's weights."""
         own = [cell for cell, name in zip(self.cells, self.owners, strict=True) if name == owner]
-        widest = max(cell.expansion for cell in own)
-        return replace(max(own, key=lambda cell: (OPERATORS[cell.op].kernel, cell.expansion)), expansion=widest)
+        widest = {key: max(getattr(cell, key) for cell in own) for key in ("c_in", "c_out", "expansion")}
+        return replace(max(own, key=lambda cell: (OPERATORS[cell.op].kernel, cell.expansion)), **widest)
 
     def forward(self, x: Tensor, mask: Tensor, joints: Sequence[Joint] | None = None) -> Tensor:
         """The sum over all candidates; `joints`, the weights of the joined ones, where they have been arranged before."""
@@ -121,20 +127,22 @@ class MixedOperation(nn.Module):
         for key in same:  # each kernel size of a shared block, or each candidate
             own = [number for number in numbers if key == (self.kernels[number] if self.shared else number)]
             widths = [self.cells[number].c_in * self.cells[number].expansion for number in own]
-            operator, block, width = OPERATORS[self.cells[own[-1]].op], self.ops[self.owners[own[-1]]], widths[-1]
+            cell, block, width = self.cells[own[-1]], self.ops[self.owners[own[-1]]], widths[-1]
+            operator = OPERATORS[cell.op]
             conv, norm, _ = block.expand
-            rows = [sliced(of(row), [width]) for row in (conv.weight, norm.weight, norm.bias)]
+            rows = [sliced(of(conv.weight), [width, cell.c_in // operator.groups])]
             rows[0] = _dense(rows[0], operator.groups)
+            rows += [sliced(of(row), [width]) for row in (norm.weight, norm.bias)]
             expands.append([_shuffled(row, operator.groups) for row in rows])
             [[conv, norm, _]] = block.depthwise
             kernels = sliced(of(conv.weight), [width, 1, operator.kernel, operator.kernel])
             rows = [sliced(of(row), [width]) for row in (norm.weight, norm.bias)]
             sizes.setdefault(operator.kernel, []).append((self._reachable(kernels), *rows))
             conv, norm = block.project
-            project = sliced(_dense(of(conv.weight), operator.groups), [len(norm.weight), width])
+            project = _dense(sliced(of(conv.weight), [cell.c_out, width // operator.groups]), operator.groups)
             added = [more - fewer for fewer, more in pairwise([0, *widths])]
             projects += [project] if len(own) == 1 else project.split(added, dim=1)
-            norms += [(of(norm.weight), of(norm.bias))] * len(own)
+            norms += [tuple(sliced(of(row), [cell.c_out]) for row in (norm.weight, norm.bias))] * len(own)
         if self.shared:
             expands = [max(expands, key=lambda rows: len(rows[0]))]
         depthwise = [[side_by_side(parts) for parts in zip(*rows, strict=True)] for rows in sizes.values()]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -16,9 +15,9 @@ from fbnet.network import size
 from fbnet.runtime import Progress, log
 from fbnet.search.saved import write_supernet
 from fbnet.search.supernet import Supernet
-from fbnet.search.worth import draw_of_all_sizes, worths
+from fbnet.search.worth import draw_of_all_sizes, worths_of_candidates
 from fbnet.settings import OneShotSettings
-from fbnet.space import SearchSpace
+from fbnet.space import SearchSpace, extreme
 from fbnet.training import Loop, Ranks
 
 SHOWN = 4  # random paths that are evaluated after each epoch, always the same
@@ -29,7 +28,7 @@ class OneShot(Loop):
     """A supernet in training: at each step its largest path learns the labels, and random ones the outputs of that.
 
     The sandwich rule with in-place distillation (Yu & Huang 2019, Universally Slimmable Networks; Yu et al. 2020, BigNAS), over
-    the operators of a layer. `made_for` as in Supernet.
+    the operators of a layer and the channels of a stage. `made_for` as in Supernet.
     """
 
     LEGEND = (
@@ -67,7 +66,7 @@ class OneShot(Loop):
         for parameter in self.supernet.weights():  # the fused optimiser takes all momenta or none, but not all have a gradient
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         super().__init__("search", settings, device, ranks, batches, {"supernet": self.supernet}, {"weights": optimizer})
-        self.largest = [int(np.argmax([size([cell])[0] for cell in layer])) for layer in space.layers]
+        self.largest = list(extreme(space, [[size([cell])[0] for cell in layer] for layer in space.layers]))
         self.theta: list[Tensor] = []
         self.no_latency = torch.full((), torch.nan, device=device)
 
@@ -140,7 +139,7 @@ class OneShot(Loop):
         return ce
 
     def _rate_operators(self) -> int:
-        """Have `theta` say what each operator is worth, in standard errors, by the losses of random architectures.
+        """Have `theta` say what each candidate is worth, in standard errors, by the losses of random architectures.
 
         Each is judged on one batch: more architectures tell more than more images of each. Batches differ; what counts is how
         much less an architecture loses than others on the same one.
@@ -156,7 +155,7 @@ class OneShot(Loop):
                 )
         for first in range(len(batches)):
             losses[first :: len(batches)] -= losses[first :: len(batches)].mean()
-        values, error, explained = worths(paths, (-losses).tolist(), [len(layer) for layer in self.space.layers])
+        values, error, explained = worths_of_candidates(self.space, paths, (-losses).tolist())
         self.theta = [torch.tensor(row / error, dtype=torch.float32) for row in values]
         log.info("What operators are worth explains %.0f%% of these losses.", 100 * explained)
         return len(paths) * self.judging.batch_size
@@ -177,7 +176,7 @@ class OneShot(Loop):
 
     def result(self) -> dict:
         """The result: `epoch` (from 0), `weights` (state dict), `theta` (a list, layer by layer), `ops` of argmax."""
-        ops = [layer[int(row.argmax())].op for layer, row in zip(self.space.layers, self.theta, strict=True)]
+        ops = list(self.space.ops(extreme(self.space, [row.tolist() for row in self.theta])))
         return {"epoch": self.epoch - 1, "weights": self.supernet.state_dict(), "theta": self.theta, "ops": ops, "top1": None}
 
     def write_result(self, folder: Path, provenance: dict) -> None:

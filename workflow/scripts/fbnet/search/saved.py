@@ -18,14 +18,16 @@ def write_supernet(
 ) -> None:
     """Write supernet.pt with all that was `found`, theta.tsv with the `thetas` by epoch and history.tsv; delete the checkpoints.
 
-    theta.tsv has the columns epoch (from 0), layer, op, theta and its softmax, probability.
+    theta.tsv has the columns epoch (from 0), layer, op, theta and its softmax, probability; a row for each choice of a layer,
+    whatever channels come in.
     """
-    rows = [
-        (epoch, cell.layer, cell.op, logit, probability)
-        for epoch, theta in thetas.items()
-        for layer, row in zip(space.layers, theta, strict=True)
-        for cell, logit, probability in zip(layer, row.tolist(), row.softmax(0).tolist(), strict=True)
-    ]
+    rows = []
+    for epoch, theta in thetas.items():
+        for layer, row in zip(space.layers, theta, strict=True):
+            choices = {cell.choice: number for number, cell in enumerate(layer)}
+            logits = row[list(choices.values())]
+            columns = zip(choices, logits.tolist(), logits.softmax(0).tolist(), strict=True)
+            rows += [(epoch, layer[0].layer, choice, *values) for choice, *values in columns]
     table = pd.DataFrame(rows, columns=["epoch", "layer", "op", "theta", "probability"])
     weights = {name: value.cpu().contiguous().clone() for name, value in found["weights"].items()}  # no views of one storage
     paths = [folder / name for name in ("supernet.pt", "theta.tsv", "history.tsv")]

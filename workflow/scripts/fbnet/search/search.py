@@ -44,6 +44,7 @@ class Search(Loop):
         made_for: str | None = None,
     ):
         ranks = ranks or Ranks()
+        table.space.check_method("fbnet")
         self.table = table
         self.loss = make_loss(settings.loss, table.least_us, table.most_us)
         self.classes = len(dataset.classes)
@@ -271,7 +272,7 @@ class Search(Loop):
         weights = self.best["weights"] if self.best else self.supernet.state_dict()
         epoch = self.best["epoch"] if self.best else self.epoch - 1
         theta = self.thetas[epoch]
-        ops = [layer[int(row.argmax())].op for layer, row in zip(self.table.space.layers, theta, strict=True)]
+        ops = list(self.table.space.ops(int(row.argmax()) for row in theta))
         [argmax] = [row for row in self.history if row["epoch"] == epoch and row["phase"] == "argmax"]
         return {"epoch": epoch, "weights": weights, "theta": theta, "ops": ops, "top1": argmax["top1"]}
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import conv2d, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from fbnet.latency import LatencyTable
-from fbnet.network import build
+from fbnet.network import build, sliced
 from fbnet.search.flat import FlatWeights
 from fbnet.search.fused import computed_in, pointwise
 from fbnet.search.mixed import MixedOperation
@@ -19,7 +19,8 @@ from fbnet.space import SearchSpace
 class Supernet(nn.Module):
     """Stem, mixed operations and head.
 
-    `made_for` ("cpu" or "cuda") says for whose kernels the steps are shaped. With `shared`, operators of a family share weights.
+    `made_for` ("cpu" or "cuda") says for whose kernels the steps are shaped. With `shared`, operators of a family share weights;
+    numbers of channels always do.
     """
 
     def __init__(self, space: SearchSpace, classes: int, made_for: str = "cpu", shared: bool = False):
@@ -56,7 +57,8 @@ class Supernet(nn.Module):
         for number, (layer, row) in enumerate(zip(self.layers, rows, strict=True)):
             x = layer(x, row, joints[number]) if chosen is None else layer.path(x, chosen[number], row)
         conv, *rest = self.head  # of 1×1, which is a matrix product, and faster as one
-        x = pointwise(x, conv.weight.flatten(1)) if conv.bias is None else conv(x)
+        weight = sliced(conv.weight, [conv.out_channels, x.shape[1]])
+        x = pointwise(x, weight.flatten(1)) if conv.bias is None else conv2d(x, weight, conv.bias)
         for module in rest:
             x = module(x)
         return self.classifier(self.dropout(x))
@@ -110,4 +112,4 @@ class StochasticSupernet(Supernet):
 
     def architecture(self) -> tuple[str, ...]:
         """The most probable operator of each layer."""
-        return tuple(layer[int(theta.argmax())].op for layer, theta in zip(self.space.layers, self.theta, strict=True))
+        return self.space.ops(int(theta.argmax()) for theta in self.theta)

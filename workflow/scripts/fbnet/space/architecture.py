@@ -1,7 +1,8 @@
-"""Architectures: an operator for each searched layer of a space; their compact string form, and tables of them."""
+"""Architectures: a choice for each searched layer of a space; their compact string form, and tables of them."""
 
 import csv
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from fbnet.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class Architecture:
-    """A named choice of operators in a space, for so many classes: all that it takes to build a network."""
+    """A named network of a space, for so many classes: all that it takes to build it.
+
+    `ops` has for each layer the operator, and where they are a choice the channels: `ir_k3_e6_c24`.
+    """
 
     name: str
     space: SearchSpace
@@ -31,13 +35,13 @@ class Architecture:
 
 
 def compact(ops, space: SearchSpace) -> str:
-    """Operators as one line, stages divided by bars, `ir_` left out: `k3_e1 | k3_e6 skip k5_s2`. Raises InputError."""
-    names = iter(cell.op.removeprefix("ir_") for cell in space.path(ops))
+    """Choices as one line, stages divided by bars, `ir_` left out: `k3_e1 | k3_e6 skip k5_s2`. Raises InputError."""
+    names = iter(cell.choice.removeprefix("ir_") for cell in space.path(ops))
     return " | ".join(" ".join(next(names) for _ in range(count)) for count in space.stages)
 
 
 def parse(text: str, space: SearchSpace) -> tuple[str, ...]:
-    """The operators that `compact` wrote down; full names and a line without bars will do too.
+    """The choices that `compact` wrote down; full names and a line without bars will do too.
 
     Raises InputError that says where the line does not fit the space.
     """
@@ -46,12 +50,13 @@ def parse(text: str, space: SearchSpace) -> tuple[str, ...]:
     ops = []
     for number, stage in enumerate(stages, 1):
         for word in stage:
-            name = known.get(word.removeprefix("ir_"))
+            op, channels = re.fullmatch(r"(.*?)(_c\d+)?", word.removeprefix("ir_"), re.DOTALL).groups("")
+            name = known.get(op)
             if name is None:
-                near = difflib.get_close_matches(word.removeprefix("ir_"), known, 1)
+                near = difflib.get_close_matches(op, known, 1)
                 hint = f" (did you mean {near[0]}?)" if near else f"; known are {', '.join(known)}"
                 raise InputError(f"the architecture names an unknown operator {word!r} for layer {len(ops) + 1}{hint}")
-            ops.append(name)
+            ops.append(name + channels)
         if len(stages) > 1 and number <= len(space.stages) and len(stage) != space.stages[number - 1]:
             raise InputError(
                 f"stage {number} of space {space.name} has {space.stages[number - 1]} layers, "

@@ -14,7 +14,8 @@ class Cell:
 
     `layer` is "stem", "head", or the number of a searched layer, counted from 1. `expansion` is the factor from c_in to the
     channels between the 1×1 convolutions. `norm` follows each convolution: `bn` (batch norm), `frozen` (batch norm whose
-    statistics and affine parameters stay put), `gn8` (group norm with so many groups), or `none` (a bias in its place).
+    statistics and affine parameters stay put), `gn8` (group norm with so many groups), or `none` (a bias in its place). Of an
+    `elastic` cell c_out is a choice of its stage.
     """
 
     layer: str
@@ -26,10 +27,16 @@ class Cell:
     stride: int
     expansion: int = 1
     norm: str = "bn"
+    elastic: bool = False
+
+    @property
+    def choice(self) -> str:
+        """The name of this choice in its layer: the operator, and where they are a choice the channels: `ir_k3_e6_c24`."""
+        return f"{self.op}_c{self.c_out}" if self.elastic else self.op
 
     @property
     def build_key(self) -> tuple:
-        """All but the layer: cells that agree in it are the same module on the same input."""
+        """What is built, wherever it stands: cells that agree in it are the same module on the same input."""
         return (self.op, self.c_in, self.c_out, self.height, self.width, self.stride, self.expansion, self.norm)
 
     @property

@@ -1,6 +1,7 @@
 """Search spaces: the layers of a network, their shapes, and the operators each may choose from."""
 
 import difflib
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ SPACES = Path(__file__).parent / "spaces"  # the spaces that go by name
 class SearchSpace:
     """A macro-architecture: stem, searched layers with their candidate cells, head. Read from YAML by `read_space`.
 
-    `stages` says how many of the layers each stage has; `dropout` is the probability that training drops a channel that
-    the head hands to the classifier; `classes` is their number where no dataset says it.
+    Neighbouring cells of a network agree in their channels; where a stage lists several, a layer has a cell for each operator,
+    c_in and c_out that may meet there, and `heads` a cell for each number of channels of the last stage. `stages` says how many
+    of the layers each stage has; `dropout` is the probability that training drops a channel that the head hands to the
+    classifier; `classes` is their number where no dataset says it.
     """
 
     name: str
@@ -28,10 +31,20 @@ class SearchSpace:
     stem: Cell
     layers: tuple[tuple[Cell, ...], ...]
     stages: tuple[int, ...]
-    head: Cell
+    heads: tuple[Cell, ...]
     dropout: float
     classes: int
     definition: dict  # as in its YAML file, with the name, and laid over its base
+
+    @property
+    def head(self) -> Cell:
+        """The head's convolution, of the most channels that the last stage may have."""
+        return max(self.heads, key=lambda cell: cell.c_in)
+
+    @property
+    def elastic(self) -> bool:
+        """Whether channels are a choice."""
+        return any(cell.elastic for layer in self.layers for cell in layer)
 
     def classifier(self, classes: int) -> Cell:
         """The last cell: average pool and fully connected layer to `classes` logits."""
@@ -39,38 +52,61 @@ class SearchSpace:
         return Cell("head", "pool_fc", c_in, classes, size, size, 1)
 
     def fixed_cells(self, classes: int) -> tuple[Cell, ...]:
-        """The cells that every network of the space has: stem, head convolution, classifier."""
-        return self.stem, self.head, self.classifier(classes)
+        """The cells that every network of the space has: stem, head convolution (if it is the same in all), classifier."""
+        return self.stem, *(self.heads if len(self.heads) == 1 else ()), self.classifier(classes)
 
     def cells(self, classes: int) -> tuple[Cell, ...]:
         """Every cell in the order of the network: stem, layer by layer all candidates, head."""
-        return self.stem, *(cell for layer in self.layers for cell in layer), self.head, self.classifier(classes)
+        return self.stem, *(cell for layer in self.layers for cell in layer), *self.heads, self.classifier(classes)
 
     def path(self, ops) -> tuple[Cell, ...]:
-        """The searched cells of an architecture, given as one operator name a layer. Raises InputError."""
+        """The searched cells of an architecture, given as the name of a choice for each layer. Raises InputError."""
         return tuple(layer[number] for layer, number in zip(self.layers, self.numbers(ops), strict=True))
 
     def numbers(self, ops) -> tuple[int, ...]:
-        """The numbers of an architecture's operators among the candidates of their layers. Raises InputError."""
+        """The numbers of an architecture's choices among the candidates of their layers. Raises InputError."""
         ops = tuple(ops)
         if len(ops) != len(self.layers):
             raise InputError(f"an architecture of space {self.name} has {len(self.layers)} operators, this one has {len(ops)}")
+        numbers, channels = [], self.stem.c_out
         for layer, (op, choices) in enumerate(zip(ops, self._choices, strict=True), 1):
             if op not in choices:
                 raise InputError(f"layer {layer} of space {self.name} has no operator {op!r}; it has {', '.join(choices)}")
-        return tuple(choices[op] for op, choices in zip(ops, self._choices, strict=True))
+            if channels not in choices[op]:
+                raise InputError(
+                    f"layer {layer} of space {self.name} gets {channels} channels, and {op!r} is for "
+                    f"{' or '.join(map(str, choices[op]))}: all layers of a stage have the same channels"
+                )
+            numbers.append(choices[op][channels])
+            channels = self.layers[layer - 1][numbers[-1]].c_out
+        return tuple(numbers)
 
     def ops(self, numbers) -> tuple[str, ...]:
-        """The operators that have these numbers among the candidates of their layers."""
-        return tuple(layer[number].op for layer, number in zip(self.layers, numbers, strict=True))
+        """The choices that have these numbers among the candidates of their layers."""
+        return tuple(layer[number].choice for layer, number in zip(self.layers, numbers, strict=True))
 
     def network_cells(self, ops, classes: int) -> tuple[Cell, ...]:
         """All cells of an architecture's network, in order: stem, one a layer, head, classifier. Raises InputError."""
-        return self.stem, *self.path(ops), self.head, self.classifier(classes)
+        path = self.path(ops)
+        [head] = [cell for cell in self.heads if cell.c_in == path[-1].c_out]
+        return self.stem, *path, head, self.classifier(classes)
 
     @cached_property
-    def _choices(self) -> tuple[dict[str, int], ...]:
-        return tuple({cell.op: number for number, cell in enumerate(layer)} for layer in self.layers)
+    def _choices(self) -> tuple[dict[str, dict[int, int]], ...]:
+        """Layer by layer the numbers of candidates, by choice and by the channels that they get."""
+        layers: list[dict[str, dict[int, int]]] = [{} for _ in self.layers]
+        for choices, layer in zip(layers, self.layers, strict=True):
+            for number, cell in enumerate(layer):
+                choices.setdefault(cell.choice, {})[cell.c_in] = number
+        return tuple(layers)
+
+    def check_method(self, method: str) -> None:
+        """Raise InputError if a search by this method cannot choose all that is to be chosen."""
+        if method == "fbnet" and self.elastic:
+            raise InputError(
+                f"method is 'fbnet', whose theta chooses operators alone, but space {self.name} lists channels: choose method "
+                f"'one_shot', where they share weights, or give each stage one number of channels"
+            )
 
 
 def read_space(source: str | Path | dict) -> SearchSpace:
@@ -130,8 +166,8 @@ def make_space(definition: dict) -> SearchSpace:
     classes = _whole("classes", definition.get("classes", 10))
 
     _keys("stem", definition["stem"], ("channels", "stride"))
-    channels = scaled(_whole("stem.channels", definition["stem"]["channels"]), width)
-    stem = Cell("stem", "conv_k3", 3, channels, size, size, _stride("stem.stride", definition["stem"]["stride"]), norm=norm)
+    channels = (scaled(_whole("stem.channels", definition["stem"]["channels"]), width),)
+    stem = Cell("stem", "conv_k3", 3, *channels, size, size, _stride("stem.stride", definition["stem"]["stride"]), norm=norm)
     _check("stem", stem)
     size = -(-size // stem.stride)
 
@@ -141,7 +177,7 @@ def make_space(definition: dict) -> SearchSpace:
     for number, stage in enumerate(definition["stages"], 1):
         where = f"stages[{number}]"
         _keys(where, stage, ("layers", "channels", "stride"), ("candidates", "expansion"))
-        c_out = scaled(_whole(f"{where}.channels", stage["channels"]), width)
+        own = _channels(f"{where}.channels", stage["channels"], width)
         first_stride = _stride(f"{where}.stride", stage["stride"])
         count = _whole(f"{where}.layers", stage["layers"])
         candidates = _layerwise(where, "candidates", stage, definition, count)
@@ -158,22 +194,39 @@ def make_space(definition: dict) -> SearchSpace:
                             f"{where}, layer {layer}: {op} takes its expansion from the stage: add the key expansion"
                         )
                     expansion = _whole(f"{where}.expansion", expansions[index])
-                cells.append(Cell(layer, op, channels, c_out, size, size, stride, expansion, norm))
-                _check(f"{where}, layer {layer}", cells[-1])
+                for c_in, c_out in itertools.product(channels, own) if index == 0 else zip(own, own, strict=True):
+                    cells.append(Cell(layer, op, c_in, c_out, size, size, stride, expansion, norm, len(own) > 1))
+                    _check(f"{where}, layer {layer}", cells[-1])
             layers.append(tuple(cells))
-            channels, size = c_out, -(-size // stride)
+            size = -(-size // stride)
+        channels = own
         stages.append(count)
 
     _keys("head", definition["head"], ("channels",))
     c_out = _whole("head.channels", definition["head"]["channels"])
-    head = Cell("head", "conv_k1", channels, c_out, size, size, 1, norm=norm)
-    _check("head", head)
-    return SearchSpace(name, resolution, stem, tuple(layers), tuple(stages), head, dropout, classes, definition)
+    heads = tuple(Cell("head", "conv_k1", c_in, c_out, size, size, 1, norm=norm) for c_in in channels)
+    for head in heads:
+        _check("head", head)
+    return SearchSpace(name, resolution, stem, tuple(layers), tuple(stages), heads, dropout, classes, definition)
 
 
 def scaled(channels: int, width: float) -> int:
     """Channels times the width multiplier, rounded up to a multiple of 8, as the published FBNet-96-0.35-1 has them."""
     return channels if width == 1 else 8 * math.ceil(round(channels * width / 8, 6))
+
+
+def _channels(where: str, value, width: float) -> tuple[int, ...]:
+    """The channels that a stage may have, times the width."""
+    if not isinstance(value, list):
+        return (scaled(_whole(where, value), width),)
+    if not value:
+        raise InputError(f"{where} is [], but must be a whole number, or a list of at least one")
+    found = tuple(scaled(_whole(where, one), width) for one in value)
+    for channels in found:
+        if found.count(channels) > 1:
+            rounded = f", multiplied by width {width:g} and rounded," if width != 1 else ""
+            raise InputError(f"{where} is {value!r}, which{rounded} has {channels} more than once: list it once")
+    return found
 
 
 def _check(where: str, cell: Cell) -> None:
