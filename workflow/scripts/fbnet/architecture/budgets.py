@@ -1,7 +1,9 @@
 """The budgets of a search, from the options of a script to what the integer program has."""
 
 import argparse
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from fbnet.architecture.budget import UNITS, in_us, read_amount
 from fbnet.architecture.program import Budget
 from fbnet.latency import LatencyTable, read_header, read_table
 from fbnet.network import int8_bytes, peak_values, size
-from fbnet.space import Cell, SearchSpace
+from fbnet.space import Cell, SearchSpace, with_heads
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # of a value, by a target's dtype
 
@@ -46,16 +48,17 @@ def read_budgets(arguments: argparse.Namespace, table: LatencyTable, classes: in
 
 def latency_budget(table: LatencyTable, most_us: float, name: str = "latency_budget") -> Budget:
     """At most so much of a table's latency, in µs."""
-    return Budget(name, most_us, [np.asarray(row) for row in table.operators_us], sum(table.fixed_us))
+    return Budget(name, most_us, [np.asarray(row) for row in table.costs_us], sum(table.fixed_us))
 
 
 def budget_of(key: str, most: float, space: SearchSpace, classes: int, header: Mapping[str, str]) -> Budget:
     """At most so much of what `key` names, as `budgets.macs`; memory is of an inference as a table's header tells of it."""
     name = key.removeprefix("budgets.")
     cost, peak = _cost(name, header), name == "memory"
-    fixed = [cost(cell) for cell in space.fixed_cells(classes)]
-    costs = [np.array([cost(cell) for cell in layer], dtype=float) for layer in space.layers]
-    return Budget(key, most, costs, float(max(fixed) if peak else sum(fixed)), peak)
+    together = max if peak else operator.add
+    fixed = [cost(cell) for cell in (space.stem, space.classifier(classes))]
+    costs = with_heads(space, [[cost(cell) for cell in layer] for layer in space.layers], list(map(cost, space.heads)), together)
+    return Budget(key, most, [np.array(row, dtype=float) for row in costs], float(reduce(together, fixed)), peak)
 
 
 def costs(space: SearchSpace, ops: Sequence[str], classes: int, header: Mapping[str, str]) -> dict[str, int]:
