@@ -8,7 +8,7 @@ from fbnet.latency import TABLE_SETTINGS, Target, hardly_differ, read_table
 from fbnet.latency.acceptance import CHOICES, settle
 from fbnet.latency.foreign import as_ours, template, too_fast
 from fbnet.latency.machine import Watch, take_device
-from fbnet.latency.profiling import analytic, measure
+from fbnet.latency.profiling import SECONDS_AN_ENTRY, analytic, measure, measured
 from fbnet.latency.table import COLUMNS, drawing, parse_table, tsv
 from fbnet.latency.target import add_options, from_options
 from fbnet.runtime import Progress, log, run, write_text
@@ -45,10 +45,10 @@ def _measured(space: SearchSpace, target: Target, arguments: argparse.Namespace)
     if target.engine == "analytic":
         log.info("Counting %s of space %s: 1 µs stands for 1000.", target.cost, space.name)
         return tsv(analytic(space, arguments.classes, target.cost).rows, COLUMNS, header)
-    about = take_device(target)
+    about, timed = take_device(target), len(measured(space, arguments.classes))
     log.info(
-        "Measuring the %d entries of a table for space %s, at most %d rounds: %s.",
-        *(len(space.cells(arguments.classes)), space.name, arguments.runs),
+        "Measuring the %d entries that differ, of %d of a table for space %s, some %.0f s or more, at most %d rounds: %s.",
+        *(timed, len(space.cells(arguments.classes)), space.name, SECONDS_AN_ENTRY * timed, arguments.runs),
         ", ".join(f"{key} {value}" for key, value in target.settings().items()),
     )
     watch = Watch(about.get("gpu"))

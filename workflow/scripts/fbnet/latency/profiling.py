@@ -22,6 +22,7 @@ from fbnet.latency.visit import laps_and_whole, warm_twice, warm_us
 from fbnet.network import size
 from fbnet.space import Cell, SearchSpace, walk
 
+SECONDS_AN_ENTRY = 0.2  # about, of those that differ: 0.1 to 0.3 on a core of a server, the more the larger the images
 LEAST_RUNS = 10  # no cell is done before
 NETWORKS_INSIDE = 4  # designs of networks in which cells are timed, in turns
 MOST_NETWORKS = 160  # of these designs together, but for the first: that of a space which lists channels is large
@@ -217,9 +218,9 @@ def alone(engine, space: SearchSpace, classes: int) -> Callable[[set, Samples], 
 def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samples:
     """CALLS rounds of calls, in random order, of all cells alone and of networks, for `fit` to tell what is missing."""
     rng = random.Random(0)
-    distinct = {cell.build_key: (cell,) for cell in space.cells(classes) if not cell.is_identity}
+    distinct = [(cell,) for cell in measured(space, classes)]
     networks = [space.network_cells(ops, classes) for _ in range(NETWORKS_ALONE) for ops in complete(space, rng)]
-    commands = [(path, engine.network(path)) for path in (*distinct.values(), *networks)]
+    commands = [(path, engine.network(path)) for path in (*distinct, *networks)]
     samples = Samples()
     for path, command in progress([one for _ in range(CALLS) for one in rng.sample(commands, len(commands))]):
         us = command.time()
@@ -227,6 +228,11 @@ def called(engine, space: SearchSpace, classes: int, progress: Callable) -> Samp
             samples.networks.append((len(samples.passes), path, us))
         samples.passes.append([(path if len(path) > 1 else path[0].build_key, us)])
     return samples
+
+
+def measured(space: SearchSpace, classes: int) -> list[Cell]:
+    """The cells that are measured: of those that are built alike one, and no identity."""
+    return list({cell.build_key: cell for cell in space.cells(classes) if not cell.is_identity}.values())
 
 
 def design(space: SearchSpace, rng: random.Random) -> list[tuple[str, ...]]:

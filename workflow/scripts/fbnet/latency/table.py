@@ -32,7 +32,7 @@ class LatencyTable:
     @property
     def costs_us(self) -> Sequence[Sequence[float]]:
         """What the candidates add to a network, with `fixed_us`: where heads differ, those of the last layer with their head."""
-        return with_heads(self.space, self.operators_us, self.heads_us) if self.heads_us else self.operators_us
+        return with_heads(self.space, self.operators_us, self.heads_us)
 
     @property
     def least_us(self) -> float:

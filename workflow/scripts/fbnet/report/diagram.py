@@ -24,7 +24,7 @@ def stage_diagram(architectures: Mapping[str, Sequence[str]], space: SearchSpace
     `architectures` are lists of operators by name. The larger the kernel, the darker the block; an identity leaves nothing but
     the line that runs through. Raises InputError if one does not fit the space.
     """
-    columns = {name: (space.stem, *space.path(ops), space.head) for name, ops in architectures.items()}
+    columns = {name: space.network_cells(ops, space.classes)[:-1] for name, ops in architectures.items()}
     row, block, label, left = 0.2, 1.0, 0.68, 1.62  # inches
     names = [[part for line in name.split("\n") for part in textwrap.wrap(line, 25)] for name in columns]
     head = 0.14 + 0.13 * max(1, *map(len, names))
@@ -41,7 +41,7 @@ def stage_diagram(architectures: Mapping[str, Sequence[str]], space: SearchSpace
     axes = figure.add_axes((0, legend_height / height, 1, body / height))
     axes.set(xlim=(0, width), ylim=(body, 0))
     axes.axis("off")
-    _stages(axes, space, head, row, width)
+    _stages(axes, space, columns, head, row, width)
     most = max(6, *(cell.expansion for cell in shown))
     for column, (cells, lines) in enumerate(zip(columns.values(), names, strict=True)):
         x = left + column * (block + label) + block / 2
@@ -52,7 +52,7 @@ def stage_diagram(architectures: Mapping[str, Sequence[str]], space: SearchSpace
         for at, cell in enumerate(cells):
             y = head + row * (at + 0.5)
             _draw(axes, cell, x, y, block * cell.expansion / most, 0.62 * row)
-            text = "identity" if cell.is_identity else "skip, 1×1" if cell.op == "skip" else cell.op.removeprefix("ir_")
+            text = "identity" if cell.is_identity else "skip, 1×1" if cell.op == "skip" else cell.choice.removeprefix("ir_")
             muted = "0.45" if cell.op == "skip" or not OPERATORS[cell.op].is_candidate else "0.1"
             axes.text(x + block / 2 + 0.05, y, text, va="center", fontsize=6.5, color=muted)
     figure.legend(
@@ -66,8 +66,10 @@ def stage_diagram(architectures: Mapping[str, Sequence[str]], space: SearchSpace
     save(figure, path, _diagram_caption(columns, space))
 
 
-def _stages(axes, space: SearchSpace, top: float, row: float, width: float) -> None:
-    """Bands, names and output shapes of the stages, and the numbers of the layers."""
+def _stages(
+    axes, space: SearchSpace, columns: Mapping[str, Sequence[Cell]], top: float, row: float, width: float
+) -> None:
+    """Bands, names and output shapes of the stages, and the numbers of the layers; of channels that differ, least and most."""
     offsets = [0, *itertools.accumulate(space.stages)]
     stages = enumerate(zip(offsets[:-1], space.stages, strict=True), 1)
     for x, what, side in ((0.08, "stage", "left"), (0.56, "output", "left"), (1.52, "layer", "right")):
@@ -83,7 +85,9 @@ def _stages(axes, space: SearchSpace, top: float, row: float, width: float) -> N
             axes.add_patch(Rectangle((0, y), width, row * count, fc="0.945", ec="none", zorder=0))
         height, wide = (-(-side // cell.stride) for side in (cell.height, cell.width))
         axes.text(0.08, y + row / 2, name, va="center", fontsize=6.5, weight="bold")
-        axes.text(0.56, y + row / 2, f"{cell.c_out}×{height}×{wide}", va="center", fontsize=6.5)
+        channels = sorted({cells[start].c_out for cells in columns.values()})
+        of_all = "–".join(map(str, dict.fromkeys([channels[0], channels[-1]])))
+        axes.text(0.56, y + row / 2, f"{of_all}×{height}×{wide}", va="center", fontsize=6.5)
         for line in range(count):
             number = str(start + line) if cell.layer.isdigit() else ""
             stride = f"↓{cell.stride}" if line == 0 and cell.stride > 1 else ""
@@ -142,7 +146,7 @@ def _legend(cells: Sequence[Cell]) -> dict:
 def _diagram_caption(columns: Mapping[str, Sequence[Cell]], space: SearchSpace) -> str:
     layers = len(space.layers)
     if len(columns) > 1:
-        searched = [[cell.op for cell in cells[1:-1]] for cells in columns.values()]
+        searched = [[cell.choice for cell in cells[1:-1]] for cells in columns.values()]
         same = [ops[0] for ops in zip(*searched, strict=True) if len(set(ops)) == 1]
         pairs = list(itertools.combinations(zip(columns, searched, strict=True), 2))
         differing = {(a, b): sum(x != y for x, y in zip(one, other, strict=True)) for (a, one), (b, other) in pairs}

@@ -205,8 +205,9 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     """What was done, in a sentence or two."""
     used = set(_targets(networks))
     devices = " and ".join(f"{target.name} ({target.device})" for target in targets if target.name in used)
-    layers = tuple(len(layer) for layer in space.layers)
+    layers = tuple(len({cell.op for cell in layer}) for layer in space.layers)
     choices = f"{layers[0]} operators" if len(set(layers)) == 1 else f"{min(layers)} to {max(layers)} operators"
+    channels = ", and among channels of their stages" if space.elastic else ""
     found = [network for network in networks if network.kind == "found"]
     runs = {network.network: network.trainings for network in trained(networks)}  # one network may stand for several targets
     derived = {network.network for network in found}
@@ -214,7 +215,7 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     others = f" and {counted(len(runs) - len(derived), 'other')} to compare with" if len(runs) > len(derived) else ""
     return (
         f"{count} hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
-        f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers (space {space.name}, "
+        f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers{channels} (space {space.name}, "
         f"{space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
         f"{'was' if len(runs) == 1 else 'were'} trained from scratch: {counted(sum(runs.values()), 'training run')} in all."
     )

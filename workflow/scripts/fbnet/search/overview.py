@@ -1,28 +1,29 @@
 """How large a search space is: networks, and the range of their sizes and latencies."""
 
-import math
 from collections.abc import Mapping
 
 from fbnet.latency import LatencyTable
+from fbnet.latency.profiling import SECONDS_AN_ENTRY, measured
 from fbnet.network import size
 from fbnet.search.cost import Cost
-from fbnet.space import SearchSpace
+from fbnet.space import SearchSpace, count, extreme, with_heads
 
 
 def overview(space: SearchSpace, classes: int, tables: Mapping[str, LatencyTable]) -> str:
     """A space in words: its networks, the cells that a table measures, the least and most MACs, parameters and latency."""
-    networks = math.prod(map(len, space.layers))
-    cells = space.cells(classes)
-    measured = len({cell.build_key for cell in cells if not cell.is_identity})
+    timed = len(measured(space, classes))
     lines = [
-        f"Space {space.name}: {len(space.layers)} layers, {_count(networks)} networks, for {space.resolution}×{space.resolution} "
+        f"Space {space.name}: {len(space.layers)} layers, {_count(count(space))} networks, for {space.resolution}×{space.resolution} "
         f"images",
-        f"  latency table: {len(cells)} entries, of which {measured} differ and are measured",
+        f"  latency table: {len(space.cells(classes))} entries, of which {timed} differ and are measured: some "
+        f"{_duration(SECONDS_AN_ENTRY * timed)}, if one takes {SECONDS_AN_ENTRY:g} s as on a server's core (by a command about 1 s)",
     ]
-    fixed = size([space.stem, space.head, space.classifier(classes)])
+    fixed = size(space.fixed_cells(classes))
     for at, what in enumerate(("MACs", "parameters")):
         rows = [[size([cell])[at] for cell in layer] for layer in space.layers]
-        least, most = (fixed[at] + sum(map(which, rows)) for which in (min, max))
+        rows = with_heads(space, rows, [size([head])[at] for head in space.heads])
+        paths = [extreme(space, rows, which) for which in (min, max)]
+        least, most = (fixed[at] + sum(row[number] for row, number in zip(rows, path, strict=True)) for path in paths)
         lines.append(f"  {what}: {_millions(least)} to {_millions(most)}")
     lines += [f"  latency on {name}: {table.least_us:.0f} to {table.most_us:.0f} µs" for name, table in tables.items()]
     return "\n".join(lines) + "\n"

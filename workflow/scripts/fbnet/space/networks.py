@@ -43,7 +43,12 @@ def walk(space: SearchSpace, choose: Callable[[int, list[int]], int]) -> Numbers
 
 
 def with_heads(space: SearchSpace, costs: Sequence, heads: Sequence[float], together: Callable = operator.add) -> list:
-    """The `costs` of all candidates, layer by layer, in the last one with that of the head's convolution to which they lead."""
+    """The `costs` of all candidates, layer by layer, in the last one with the cost of the head's convolution that they lead to.
+
+    Where that is the same for all, it is no candidate's cost: then they stay as they are.
+    """
+    if len(space.heads) == 1:
+        return list(costs)
     of = {head.c_in: cost for head, cost in zip(space.heads, heads, strict=True)}
     *before, last = costs
     return [*before, [together(cost, of[cell.c_out]) for cell, cost in zip(space.layers[-1], last, strict=True)]]
