@@ -43,6 +43,16 @@ TINY = {
     "validation": {"networks": 4, "runs": 3},
 }
 
+ELASTIC = {  # whose stages list channels
+    "name": "elastic",
+    "base": "tiny",
+    "stages": [
+        {"layers": 1, "channels": [8, 16], "stride": 1},
+        {"layers": 2, "channels": [24, 16], "stride": 2},
+        {"layers": 1, "channels": [16, 24], "stride": 1},
+    ],
+}
+
 BUDGET = {"latency_budget": "2s"}  # none is slower
 
 
@@ -144,6 +154,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny():
     return read_space(SPACES / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def elastic():
+    return read_space(ELASTIC)
 
 
 @pytest.fixture(scope="session")

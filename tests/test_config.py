@@ -263,6 +263,11 @@ WRONG = [
     ("race.epochs", [1], "race.rules is ['macs', 'log_macs'], but searches.first has no latency_budget"),
     ("race", {"epochs": [1], "rules": [], "start": "seed"}, "race.start is 'seed', but must be one of scratch, supernet"),
     ("threads", 0, "threads is 0"),
+    (
+        "space",
+        "listed.yaml",
+        "searches.first: method is 'fbnet', whose theta chooses operators alone, but space listed",
+    ),
 ]
 
 
@@ -272,6 +277,8 @@ def spaces_of_a_user(tmp_path, monkeypatch):
     tiny = yaml.safe_load((SPACES / "tiny.yaml").read_text(encoding="utf-8"))
     (tmp_path / "unknown_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": ["ir_k4_e1"]}), encoding="utf-8")
     (tmp_path / "no_op.yaml").write_text(yaml.safe_dump(tiny | {"candidates": []}), encoding="utf-8")
+    listed = tiny | {"stages": [{"layers": 1, "channels": [8, 16], "stride": 1}]}
+    (tmp_path / "listed.yaml").write_text(yaml.safe_dump(listed), encoding="utf-8")
     (tmp_path / "broken.yaml").write_text("a: [", encoding="utf-8")
     (tmp_path / "config.yaml").write_text("results: r", encoding="utf-8")
 

@@ -115,6 +115,15 @@ def test_a_file_that_is_no_utf_8_is_told_so(tiny, tmp_path):
         as_ours(tmp_path / "latin.tsv", tiny, 10)
 
 
+def test_a_table_that_tells_of_no_channels_is_none_where_they_are_a_choice(elastic, tmp_path):
+    (tmp_path / "lookup_table.txt").write_text("ir_k3_e1 skip\n" + "1 2\n" * 4, encoding="utf-8")
+    with pytest.raises(InputError, match="tells of one number of channels, but space elastic lists several"):
+        as_ours(tmp_path / "lookup_table.txt", elastic, 10)
+    rows = template(elastic, 10).splitlines()
+    assert sum(row.startswith("head\tconv_k1") for row in rows) == 2
+    assert len(rows) == len(elastic.cells(10)) + 4  # and the header
+
+
 def test_the_reference_s_table_is_read_for_a_space_and_says_what_is_missing(tiny, tmp_path):
     path = tmp_path / "lookup_table.txt"
     path.write_text(

@@ -6,15 +6,38 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from conftest import ELASTIC
 from fbnet.errors import InputError
 from fbnet.latency import Target, profiling
 from fbnet.latency.drift import half_width, steady
 from fbnet.latency.machine import Watch, take_device_of
 from fbnet.latency.onnx_engine import OnnxEngine
-from fbnet.latency.profiling import Samples, analytic, design, fit, inside_networks, make_engine, measure, measure_networks
+from fbnet.latency.profiling import (
+    Samples,
+    analytic,
+    design,
+    fit,
+    inside_networks,
+    light,
+    make_engine,
+    measure,
+    measure_networks,
+    measured,
+)
 from fbnet.latency.torch_engine import TorchEngine
 from fbnet.latency.validation import statistics
 from fbnet.space import read_space
+
+WIDE = {  # more channels, in another order, and layers of different operators
+    "name": "wide",
+    "base": "tiny",
+    "stages": [
+        {"layers": 1, "channels": [8, 16, 24], "stride": 1, "candidates": ["skip"]},
+        {"layers": 3, "channels": [40, 32, 24], "stride": 2, "candidates": [["ir_k3_e1", "ir_k5_e1"], ["skip"], ["ir_k3_e6"]]},
+        {"layers": 2, "channels": 16, "stride": 1},
+        {"layers": 1, "channels": [16, 32], "stride": 1},
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +68,15 @@ def test_half_width_of_the_median():
     assert half_width(1.35, 100) == pytest.approx(1.25 * 1.96 / 10)
 
 
-@pytest.mark.parametrize("name", ["tiny", "fbnet_cifar", "fbnet_all"])
+@pytest.mark.parametrize("name", ["tiny", "fbnet_cifar", "fbnet_all", ELASTIC, WIDE], ids=str)
 def test_a_design_holds_every_candidate_of_every_layer(name):
     space = read_space(name)
     networks = design(space, random.Random(0))
     assert len(networks) == max(map(len, space.layers))
     paths = [space.path(ops) for ops in networks]
     assert {cell for path in paths for cell in path} == {cell for layer in space.layers for cell in layer}
+    for ops in light(space, random.Random(0)) if space.elastic else ():
+        space.path(ops)  # which refuses what does not agree
 
 
 def test_fit_finds_factors_and_overhead_in_spite_of_outliers():
@@ -112,6 +137,24 @@ def test_a_table_foretells_the_networks_of_a_simulated_device(cifar, monkeypatch
     assert found["rescaled_error"] < 0.02, found  # the scale factor is that of the drift's median
     assert found["spearman"] > 0.97, found
     assert abs(found["scale"] - 1) < 0.1, found
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_a_table_of_listed_channels_foretells_them_too(elastic, monkeypatch, engine):
+    device = Simulated(elastic.cells(10))
+    monkeypatch.setattr(profiling, "make_engine", lambda cells, target: device)
+    monkeypatch.setattr(profiling, "WARM_UP_S", 0.0)
+    rows = measure(elastic, 10, Target(engine=engine), precision=0.02, runs=40).rows
+    keys = [(row["layer"], row["op"], row["c_in"], row["c_out"]) for row in rows]
+    assert keys == [(cell.layer, cell.op, cell.c_in, cell.c_out) for cell in elastic.cells(10)]
+    assert len(measured(elastic, 10)) == sum(
+        row["runs"] > 0 for row in {cell.build_key: row for cell, row in zip(elastic.cells(10), rows, strict=True)}.values()
+    )
+    table = {cell: row["latency_us"] for cell, row in zip(elastic.cells(10), rows, strict=True)}
+    rng = random.Random(5)
+    paths = [elastic.network_cells(ops, 10) for _ in range(5) for ops in design(elastic, rng)]
+    found = statistics([sum(map(table.get, path)) for path in paths], [device.truth(path) for path in paths])
+    assert found["rescaled_error"] < 0.02, found  # the speed drifts too slowly for so few calls to know its mean
 
 
 def device_with_slow_marks(cells, mark_us):

@@ -1,7 +1,9 @@
 """Latency tables: read by key, refused when wrong, stale or foreign; the scripts that make and check them."""
 
+import itertools
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import ROOT, SPACES, mutated, read_or_refused, write_table
 from fbnet.errors import InputError
 from fbnet.latency import Target, hardly_differ, read_header, read_table
-from fbnet.latency.table import COLUMNS, contrast
+from fbnet.latency.table import COLUMNS, contrast, drawing
 from fbnet.latency.target import CHOICES
 from fbnet.latency.validation import COLUMNS as COLUMNS_OF_VALIDATION
 from fbnet.space import read_space
@@ -31,6 +33,33 @@ def test_a_table_is_read_by_key_whatever_the_order_of_rows_and_columns(tiny, tmp
     assert plain.fixed_us == tuple(latency(cell) for cell in tiny.fixed_cells(10))
     assert plain.predict(["skip"] * 3) == sum(plain.fixed_us) + sum(latency(layer[-1]) for layer in tiny.layers)
     assert plain.least_us <= plain.predict(["skip", "ir_k5_e3", "skip"]) <= plain.most_us
+
+
+def test_a_table_of_listed_channels_has_a_row_for_each_and_adds_up_the_head_that_fits(elastic, tmp_path):
+    def latency(cell):
+        return 1.0 + cell.c_in % 7 + 2 * (cell.c_out % 5) + len(cell.op)
+
+    path = write_table(tmp_path / "table.tsv", elastic, latency_us=latency)
+    table = read_table(path, elastic, 10)
+    sums = {}
+    for ops in itertools.product(*(dict.fromkeys(cell.choice for cell in layer) for layer in elastic.layers)):
+        with suppress(InputError):
+            cells = elastic.network_cells(ops, 10)
+            sums[ops] = sum(map(latency, cells))
+            assert table.predict(ops) == sums[ops]
+            assert table.cells_us(ops) == list(map(latency, cells))
+    assert len(sums) == 2048
+    assert (table.least_us, table.most_us) == (min(sums.values()), max(sums.values()))
+    heads = write_table(path, elastic, latency_us=latency, change=lambda rows: rows[:-3] + rows[-2:])
+    with pytest.raises(InputError, match=r"no row for layer head, conv_k1 \(16→32 channels"):
+        read_table(heads, elastic, 10)
+
+
+def test_a_table_of_listed_channels_is_drawn_with_a_line_for_each_pair(elastic, tmp_path):
+    table = read_table(write_table(tmp_path / "table.tsv", elastic, latency_us=lambda cell: float(cell.c_in)), elastic, 10)
+    lines = drawing(table).splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [["1", "8→8"], ["1", "8→16"], ["2", "8→24"], ["2", "8→16"]]
+    assert lines[-1] == "stem 3.0, head 16.0 to 24.0, classifier 32.0; all in µs"
 
 
 def change_cell(number, value):

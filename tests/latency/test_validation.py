@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import ELASTIC
 from fbnet.latency import LatencyTable
 from fbnet.latency.validation import COLUMNS, draw, statistics
 from fbnet.report.latency_plots import heat_map, scatter
@@ -13,7 +14,9 @@ SMALL = read_space({"base": "tiny", "candidates": ["ir_k3_e1", "skip"]})
 
 
 def table_of(space, us=lambda cell: 10.0 * cell.c_out * cell.expansion):
-    return LatencyTable(space, tuple(map(us, space.fixed_cells(10))), tuple(tuple(map(us, layer)) for layer in space.layers))
+    heads = tuple(map(us, space.heads)) if len(space.heads) > 1 else ()
+    rows = tuple(tuple(map(us, layer)) for layer in space.layers)
+    return LatencyTable(space, tuple(map(us, space.fixed_cells(10))), rows, heads)
 
 
 def test_networks_are_drawn_uniformly_and_over_the_range_of_latency():
@@ -58,12 +61,19 @@ def test_statistics_by_hand():
     }
 
 
-@pytest.mark.parametrize("name", ["tiny", "fbnet_all"])
+def test_networks_of_listed_channels_are_drawn(elastic):
+    drawn = [ops for ops, _ in draw(table_of(elastic), 60)]
+    assert len(set(drawn)) == 60
+    channels = [[cell.c_out for cell in elastic.path(ops)] for ops in drawn]
+    assert len(set(map(tuple, channels))) == 8
+
+
+@pytest.mark.parametrize("name", ["tiny", "fbnet_all", ELASTIC], ids=str)
 def test_pictures_say_what_they_show(name, tmp_path):
     space = read_space(name)
     heat_map(table_of(space), "Latency of a <made up> device", tmp_path / "heat.svg")
     text = (tmp_path / "heat.svg").read_text(encoding="utf-8")
-    for part in ("latency, µs", "operator", "layer", "k3_e1", "made up", "stem 80" if name == "tiny" else "stem 160"):
+    for part in ("latency, µs", "operator", "layer", "k3_e1", "made up", "stem 160" if name == "fbnet_all" else "stem 80"):
         assert part in text, part
     rows = [
         dict(zip(COLUMNS, (" ".join(ops), how, 1000.0 + i, 1100.0, 1090.0, 1110.0, 0.0), strict=True))

@@ -1,5 +1,6 @@
 """One-shot training: what a step learns, what operators turn out to be worth, and that it goes on where it was stopped."""
 
+import json
 import random
 import signal
 import subprocess
@@ -7,21 +8,28 @@ import time
 from itertools import product
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from absent_gpu import CudaAutocast, NoWaits, fake_gpu
+from conftest import ELASTIC, write_table
 from fbnet.data.dataset import read_dataset
+from fbnet.errors import InputError
+from fbnet.latency import read_table
 from fbnet.network import Network, size, subnetwork_weights
+from fbnet.report.diagram import stage_diagram
+from fbnet.report.worth_plot import worth_and_cost
 from fbnet.runtime import StopRequest
-from fbnet.search import OneShot
-from fbnet.search.worth import draw_of_all_sizes, worths
-from fbnet.settings import OneShotSettings
-from fbnet.space import read_space
+from fbnet.search import OneShot, Search
+from fbnet.search.worth import draw_of_all_sizes, worths, worths_of_candidates
+from fbnet.settings import OneShotSettings, Settings
+from fbnet.space import read_architectures, read_space
 from fbnet.training import Ranks
-from recipes import ONE_SHOT, read, train
+from recipes import ONE_SHOT, SETTINGS, read, train
 from whole_steps import is_last, layer_outputs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -37,31 +45,40 @@ def first_batch(search: OneShot):
     return search.batches["weights"].normalised(images), labels
 
 
+OTHERS = {"candidates": ["ir_k3_e3_se", "ir_k33_e1", "basic_block", "shift_5x5", "ir_k3_s4", "ir_k3", "ir_k5"], "expansion": 2}
+
+
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_step_has_the_gradients_of_the_plain_networks(digits, tiny, shared):
+@pytest.mark.parametrize(
+    ("definition", "made_for"),
+    [("tiny", "cpu"), (ELASTIC, "cpu"), (ELASTIC, "cuda"), (ELASTIC | OTHERS, "cpu"), (ELASTIC | {"norm": "none"}, "cpu")],
+    ids=["tiny", "elastic", "elastic_cuda", "others", "no_norm"],
+)
+def test_a_step_has_the_gradients_of_the_plain_networks(digits, definition, made_for, shared):
     """The largest learns the labels, the others its outputs; of plain networks that have the weights of the supernet."""
-    search = one_shot(digits, tiny, shared_weights=shared, precision="float32")
+    space = read_space(definition)
+    search = one_shot(digits, space, shared_weights=shared, precision="float32", made_for=made_for)
     images, labels = first_batch(search)
-    paths = [[0, 2, 3], [1, 3, 2]]
+    paths = [[0, 2, 3], [1, 3, 2]] if definition == "tiny" else draw_of_all_sizes(space, 3, 0).tolist()
     leaves = {
         name: value.clone().requires_grad_(value.is_floating_point()) for name, value in search.supernet.state_dict().items()
     }
     losses, aims = [], None
     for path in (search.largest, *paths):
-        ops = [layer[number].op for layer, number in zip(tiny.layers, path, strict=True)]
+        ops = space.ops(path)
         with torch.device("meta"):
-            network = Network(tiny, ops, 10)
+            network = Network(space, ops, 10)
         for module in network.modules():
             module.track_running_stats = False
-        logits = torch.func.functional_call(network.train(), subnetwork_weights(leaves, tiny, ops), (images,))
+        logits = torch.func.functional_call(network.train(), subnetwork_weights(leaves, space, ops), (images,))
+        with torch.no_grad():
+            assert torch.allclose(search.supernet(images, None, path), logits, atol=1e-4)
         losses.append(cross_entropy(logits, labels if aims is None else aims))
         aims = logits.detach().softmax(1) if aims is None else aims
     sum(losses).backward()
     search.update(images, labels, paths)
-    assert search.largest == [3, 3, 3] or all(
-        size([layer[number]])[0] == max(size([cell])[0] for cell in layer)
-        for layer, number in zip(tiny.layers, search.largest, strict=True)
-    )
+    for layer, number in zip(space.layers, search.largest, strict=True):
+        assert size([layer[number]])[0] == max(size([cell])[0] for cell in layer)
     for name, parameter in search.supernet.named_parameters():
         wanted = leaves[name].grad
         assert (parameter.grad is None) == (wanted is None), name
@@ -125,6 +142,92 @@ def test_networks_of_all_sizes_are_drawn(tiny):
     assert spread(drawn) > 1.3 * spread(uniform)
     counts = np.stack([np.bincount(row, minlength=9) for row in drawn.T])
     assert counts.min() > 60  # of 222 each, if all were alike
+
+
+def test_networks_that_are_drawn_agree_and_are_of_all_channels(elastic):
+    drawn = draw_of_all_sizes(elastic, 3000, 0)
+    names = [elastic.ops(path) for path in drawn.tolist()]
+    assert [elastic.numbers(ops) for ops in names] == [*map(tuple, drawn.tolist())]  # which refuses what does not agree
+    cells = [elastic.path(ops) for ops in names]
+    channels = [tuple(cell.c_out for cell in path) for path in cells]
+    counts = {(a, b, b, c): channels.count((a, b, b, c)) for a, b, c in product((8, 16), (24, 16), (16, 24))}
+    assert min(counts.values()) > 200  # of 375 each, if all were alike
+    assert counts[16, 24, 24, 24] + counts[8, 16, 16, 16] > 1.15 * 3000 / 4  # they lean together to many channels, or to few
+    macs = np.array([size(path)[0] for path in cells])
+    wide = [one == (16, 24, 24, 24) for one in channels]
+    assert macs[wide].mean() > 1.2 * macs.mean()
+    for layer, numbers in zip(elastic.layers, drawn.T, strict=True):
+        assert np.unique(numbers).tolist() == list(range(len(layer)))
+
+
+def test_what_operators_and_channels_are_worth_is_found_again(elastic):
+    rng = np.random.default_rng(0)
+    ops = [{cell.op: rng.normal() for cell in layer} for layer in elastic.layers]
+    channels = [{cell.c_out: rng.normal() for cell in layer} for layer in elastic.layers]
+    channels[2] = dict.fromkeys(channels[2], 0.0)  # which its stage has chosen before
+    wanted = [[ops[n][cell.op] + channels[n][cell.c_out] for cell in layer] for n, layer in enumerate(elastic.layers)]
+    paths = draw_of_all_sizes(elastic, 800, 0)
+    scores = [sum(row[number] for row, number in zip(wanted, path, strict=True)) for path in paths]
+    values, _, explained = worths_of_candidates(elastic, paths, scores)
+    assert explained > 0.999
+    for value, row in zip(values, wanted, strict=True):
+        assert value == pytest.approx(np.array(row) - np.mean(row), abs=0.05)
+
+
+def test_theta_does_not_choose_channels(digits, elastic, tmp_path):
+    table = read_table(write_table(tmp_path / "table.tsv", elastic), elastic, 10)
+    with pytest.raises(InputError, match="method is 'fbnet', whose theta chooses operators alone, but space elastic lists"):
+        Search(read_dataset(digits), table, Settings.of(SETTINGS), CPU)
+
+
+@pytest.mark.xdist_group("export")  # whose worker exports anyway: to start with that takes seconds
+def test_a_search_for_channels_ends_in_a_network_that_others_load(digits, elastic, script, tmp_path):
+    def latency(cell):
+        return size([cell])[0] / 1000 + 1
+
+    def made(name, *arguments):
+        done = script(name, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    space, supernet, found = tmp_path / "elastic.yaml", tmp_path / "search/supernet.pt", tmp_path / "found.tsv"
+    space.write_text(json.dumps(elastic.definition), encoding="utf-8")
+    path = write_table(tmp_path / "table.tsv", elastic, latency_us=latency)
+    settings = {"method": "one_shot"} | ONE_SHOT | {"epochs": 2, "gpu": 0}
+    trained = ("--data", digits, "--space", space, "--settings", json.dumps(settings), "--threads", 1)
+    made("train_supernet", *trained, "--out", tmp_path / "search")
+    theta = pd.read_csv(tmp_path / "search/theta.tsv", sep="	", dtype={"layer": str})
+    choices = [dict.fromkeys((cell.layer, cell.choice) for cell in layer) for layer in elastic.layers]
+    assert list(zip(theta.layer, theta.op, strict=True)) == [one for layer in choices for one in layer]
+    assert theta.groupby("layer").probability.sum().to_list() == pytest.approx([1] * 4, abs=1e-5)
+
+    table = read_table(path, elastic, 10)
+    budget = f"{(table.least_us + table.most_us) / 2:.3f}us"
+    sampled = ("--supernet", supernet, "--table", path, "--name", "found", "--latency-budget", budget)
+    made("sample_architecture", *sampled, "--out", found)
+    [row] = read_architectures(found, elastic)
+    cells = elastic.network_cells(row["ops"], 10)
+    assert float(row["latency_us"]) == pytest.approx(sum(map(latency, cells)), abs=1e-3)
+    assert float(row["latency_us"]) <= float(budget.removesuffix("us"))
+    assert (int(row["macs"]), int(row["params"])) == size(cells)
+
+    made("export_modeldef", "--supernet", supernet, "--architectures", found, "--out", tmp_path / "found.py")
+    exported = ("--arch", tmp_path / "found.json", "--supernet", supernet, "--data", digits)
+    made("export_model", *exported, "--out", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    network = Network(elastic, row["ops"], 10).eval()
+    network.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert np.allclose(session.run(None, {"images": images.numpy()})[0], network(images), atol=1e-4)
+    told = json.loads(made("describe_architecture", "--arch", tmp_path / "found.py", "--space", space, "--json"))
+    assert (told["macs"], told["params"]) == size(cells)
+    assert [(layer["c_in"], layer["c_out"]) for layer in told["layers"]] == [(cell.c_in, cell.c_out) for cell in cells]
+
+    worth_and_cost(theta.to_dict("records"), table, "worth", tmp_path / "worth.svg")
+    stage_diagram({"found": row["ops"]}, elastic, "found", tmp_path / "found.svg")
+    for picture, text in (("worth", "2 16→24"), ("found", f"{cells[1].c_out}×8×8")):
+        assert text in (tmp_path / f"{picture}.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

@@ -2,17 +2,38 @@
 
 import itertools
 import json
+from contextlib import suppress
 
 import pytest
 import torch
 
 from conftest import write_table
+from fbnet.errors import InputError
+from fbnet.latency import read_table
 from fbnet.network import size
 from fbnet.search.cost import Cost, cost
 from fbnet.search.overview import costs, overview
 from recipes import ONE_SHOT, SETTINGS
 
 AIMS = {"form": "target", "target_us": None, "weight": 1.0}  # at a budget, which only its table knows in µs
+
+
+def test_a_space_that_lists_channels_is_told_as_it_is_counted(elastic, tmp_path):
+    table = read_table(write_table(tmp_path / "table.tsv", elastic), elastic, 10)
+    sizes, latencies = [], []
+    for ops in itertools.product(*(dict.fromkeys(cell.choice for cell in layer) for layer in elastic.layers)):
+        with suppress(InputError):
+            sizes.append(size(elastic.network_cells(ops, 10)))
+            latencies.append(table.predict(ops))
+    text = overview(elastic, 10, {"cpu": table})
+    assert f"Space elastic: 4 layers, {len(sizes):,} networks, for 16×16 images" in text
+    for at, what in enumerate(("MACs", "parameters")):
+        one = [row[at] / 1e6 for row in sizes]
+        assert f"  {what}: {min(one):.2f} M to {max(one):.2f} M" in text
+    assert f"  latency on cpu: {min(latencies):.0f} to {max(latencies):.0f} µs" in text
+    cells = elastic.cells(10)
+    differ = {cell.build_key for cell in cells if not cell.is_identity}
+    assert f"{len(cells)} entries, of which {len(differ)} differ and are measured: some {0.2 * len(differ):.0f} seconds" in text
 
 
 def test_a_space_is_told_as_it_is_counted(tiny, tiny_table):

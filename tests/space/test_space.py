@@ -64,6 +64,26 @@ def test_width_scales_stem_and_stages_up_to_multiples_of_8(tiny):
     assert [space.stem.c_out, *(layer[0].c_out for layer in space.layers), space.head.c_out] == [16, 16, 24, 24, 32]
 
 
+def test_one_listed_number_of_channels_is_no_choice(tiny):
+    stages = [stage | {"channels": [stage["channels"]]} for stage in tiny.definition["stages"]]
+    listed = make_space(tiny.definition | {"stages": stages})
+    assert (listed.layers, listed.heads, listed.elastic) == (tiny.layers, tiny.heads, False)
+
+
+def test_layers_have_a_cell_for_each_operator_and_channels_that_may_meet(elastic):
+    pairs = [list(dict.fromkeys((cell.c_in, cell.c_out) for cell in layer)) for layer in elastic.layers]
+    assert pairs[0] == [(8, 8), (8, 16)]
+    assert pairs[1] == [(8, 24), (8, 16), (16, 24), (16, 16)]
+    assert pairs[2] == [(24, 24), (16, 16)]
+    assert pairs[3] == [(24, 16), (24, 24), (16, 16), (16, 24)]
+    assert [len(layer) for layer in elastic.layers] == [4 * len(some) for some in pairs]
+    assert [(cell.c_in, cell.c_out) for cell in elastic.heads] == [(16, 32), (24, 32)]
+    assert elastic.head == elastic.heads[1]
+    assert [cell.choice for cell in elastic.layers[0][:3]] == ["ir_k3_e1_c8", "ir_k3_e1_c16", "ir_k3_s2_c8"]
+    wide = make_space(elastic.definition | {"width": 2})
+    assert {cell.c_out for cell in wide.layers[1]} == {48, 32}
+
+
 def test_a_space_laid_over_a_base(tmp_path):
     own = tmp_path / "mine.yaml"
     own.write_text("base: tiny\nresolution: 20\n", encoding="utf-8")
@@ -103,6 +123,17 @@ STAGE = {"layers": 1, "channels": 8, "stride": 1}
         (
             {"stages": [STAGE | {"channels": 9}]},
             "stages[1], layer 1: ir_k3_s2 cannot be built for 8 → 9 channels, 8×8, stride 1: 9",
+        ),
+        (
+            {"stages": [STAGE | {"channels": []}]},
+            "stages[1].channels is [], but must be a whole number, or a list of at least one",
+        ),
+        ({"stages": [STAGE | {"channels": [8, 16, 8]}]}, "stages[1].channels is [8, 16, 8], which has 8 more than once"),
+        ({"stages": [STAGE | {"channels": [8, "16"]}]}, "stages[1].channels is '16', but must be a whole number"),
+        ({"stages": [STAGE | {"channels": [8, 7]}]}, "ir_k3_s2 cannot be built for 8 → 7 channels"),
+        (
+            {"width": 0.5, "stages": [STAGE | {"channels": [24, 32]}]},
+            "stages[1].channels is [24, 32], which, multiplied by width 0.5 and rounded, has 16 more than once",
         ),
         ({"stages": [STAGE | {"layers": 0}]}, "stages[1].layers is 0"),
         (

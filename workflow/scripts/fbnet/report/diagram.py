@@ -66,9 +66,7 @@ def stage_diagram(architectures: Mapping[str, Sequence[str]], space: SearchSpace
     save(figure, path, _diagram_caption(columns, space))
 
 
-def _stages(
-    axes, space: SearchSpace, columns: Mapping[str, Sequence[Cell]], top: float, row: float, width: float
-) -> None:
+def _stages(axes, space: SearchSpace, columns: Mapping[str, Sequence[Cell]], top: float, row: float, width: float) -> None:
     """Bands, names and output shapes of the stages, and the numbers of the layers; of channels that differ, least and most."""
     offsets = [0, *itertools.accumulate(space.stages)]
     stages = enumerate(zip(offsets[:-1], space.stages, strict=True), 1)

@@ -215,8 +215,8 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     others = f" and {counted(len(runs) - len(derived), 'other')} to compare with" if len(runs) > len(derived) else ""
     return (
         f"{count} hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
-        f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers{channels} (space {space.name}, "
-        f"{space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
+        f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers{channels} (space "
+        f"{space.name}, {space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
         f"{'was' if len(runs) == 1 else 'were'} trained from scratch: {counted(sum(runs.values()), 'training run')} in all."
     )
 

@@ -11,12 +11,11 @@ from fbnet.space import SearchSpace, count, extreme, with_heads
 
 def overview(space: SearchSpace, classes: int, tables: Mapping[str, LatencyTable]) -> str:
     """A space in words: its networks, the cells that a table measures, the least and most MACs, parameters and latency."""
-    timed = len(measured(space, classes))
+    timed, images = len(measured(space, classes)), f"{space.resolution}×{space.resolution}"
     lines = [
-        f"Space {space.name}: {len(space.layers)} layers, {_count(count(space))} networks, for {space.resolution}×{space.resolution} "
-        f"images",
+        f"Space {space.name}: {len(space.layers)} layers, {_count(count(space))} networks, for {images} images",
         f"  latency table: {len(space.cells(classes))} entries, of which {timed} differ and are measured: some "
-        f"{_duration(SECONDS_AN_ENTRY * timed)}, if one takes {SECONDS_AN_ENTRY:g} s as on a server's core (by a command about 1 s)",
+        f"{_duration(SECONDS_AN_ENTRY * timed)} at {SECONDS_AN_ENTRY:g} s each, as on a server's core (by a command about 1 s)",
     ]
     fixed = size(space.fixed_cells(classes))
     for at, what in enumerate(("MACs", "parameters")):
