@@ -39,6 +39,7 @@ rule train_architecture:
         data=rules.download_cifar.output.description,
         architectures=architectures_of_network,
         supernet=start_of_network,
+        teacher=teacher_of_network,
     output:
         # The checkpoint and tensorboard/ beside them are no outputs: Snakemake would delete those after a failure.
         network=f"{RESULTS}/training/{{network}}/seed_{{seed}}/network.pt",
@@ -60,11 +61,12 @@ rule train_architecture:
         data=lambda wildcards, input: Path(input.data).parent,
         architectures=file_option("architectures", "architectures"),
         supernet=file_option("supernet", "supernet"),
+        teacher=file_option("teacher", "teacher"),
         out=lambda wildcards, output: Path(output.network).parent,
         checkpoint_minutes=untracked(CONFIG["checkpoint_minutes"]),
     shell:
         "{params.run} --name {wildcards.network} {params.architectures:q} {params.architecture:q} --space {params.space:q} --data {params.data:q}"
-        " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} --threads {threads}"
+        " --settings {params.settings:q} --seed {wildcards.seed} {params.supernet:q} {params.teacher:q} --threads {threads}"
         " --checkpoint-minutes {params.checkpoint_minutes} --out {params.out:q} --log {log:q}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.errors import InputError
-from fbnet.evaluation.retraining import Training, inherited_weights, operators_of
+from fbnet.evaluation.retraining import Training, inherited_weights, operators_of, teaching_weights
 from fbnet.evaluation.trained import nth_best
 from fbnet.exclusive import alone
 from fbnet.mappings import read_mapping
@@ -34,14 +34,15 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
         name = arguments.name
         ops = parse(arguments.ops, space) if arguments.ops else operators_of(arguments.architectures, arguments.row, space)
     architecture = Architecture(name, space, ops, len(dataset.classes))
-    weights = before and before["weights"]
-    if arguments.supernet:
-        weights = inherited_weights(arguments.supernet, architecture, dataset.classes)
+    start = before and before["weights"]
+    weights = inherited_weights(arguments.supernet, architecture, dataset.classes) if arguments.supernet else start
+    teaching = arguments.teacher and teaching_weights(arguments.teacher, architecture, dataset.classes)
     inputs = {
         "settings": values,
         "space": space.definition,
         "ops": list(ops),
         "supernet_sha256": file_hash(arguments.supernet) if arguments.supernet else before and before["supernet_sha256"],
+        "teacher_sha256": arguments.teacher and file_hash(arguments.teacher),
         "before_sha256": before and before["sha256"],
         "data_sha256": file_hash(arguments.data / "dataset.json"),
         "code": code_hashes(Path(__file__)),
@@ -51,7 +52,7 @@ def train(arguments: argparse.Namespace, stop: StopRequest, waited: bool) -> Non
     if waited and made_by_another(arguments.out / "network.pt", inputs):
         log.info("The same training run has ended meanwhile; its result is used.")
         return
-    training = Training(dataset, architecture, settings, choose_device(arguments.threads, settings.gpu), weights)
+    training = Training(dataset, architecture, settings, choose_device(arguments.threads, settings.gpu), weights, teaching)
     digest = fingerprint(**inputs)
     training.run(arguments.out / "checkpoint.pt", digest, arguments.out / "tensorboard", arguments.checkpoint_minutes, stop)
     epochs = settings.epochs + (before["epochs"] if before else 0)
@@ -72,6 +73,7 @@ if __name__ == "__main__":
     parser.add_argument("--settings", required=True, help="settings of the training run: a YAML file, or JSON")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, and of order and augmentation of the images")
     parser.add_argument("--supernet", type=Path, help="supernet.pt whose weights to start from (default: random ones)")
+    parser.add_argument("--teacher", type=Path, help="supernet.pt whose largest network teaches, as the settings say how much")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, where there is no GPU (0: all)")
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints within an epoch")
     parser.add_argument("--out", type=Path, required=True, help="folder for network.pt, history.tsv, tensorboard/")

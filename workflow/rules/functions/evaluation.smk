@@ -51,10 +51,19 @@ def architecture_options(wildcards):
     return [f"--row={network}"] if kind in ("random", "ranked") else []
 
 
+def supernet_of_network(wildcards):
+    """The supernet that a network was chosen from."""
+    return [f"{RESULTS}/search/{SUPERNETS[SET_OF[wildcards.network]]}/supernet.pt"]
+
+
 def start_of_network(wildcards):
     """The supernet whose weights a network starts from, if it does."""
-    starts = CONFIG["train"]["start"] == "supernet"
-    return [f"{RESULTS}/search/{SUPERNETS[SET_OF[wildcards.network]]}/supernet.pt"] if starts else []
+    return supernet_of_network(wildcards) if CONFIG["train"]["start"] == "supernet" else []
+
+
+def teacher_of_network(wildcards):
+    """The supernet whose largest network teaches a network, if one does."""
+    return supernet_of_network(wildcards) if CONFIG["train"]["teacher"] else []
 
 
 def sets_of_network(wildcards):

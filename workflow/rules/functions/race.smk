@@ -44,10 +44,13 @@ def entrant_options(wildcards, input):
 
 
 def round_settings(wildcards):
-    """The settings of a round's training: those of `train`, with a warm-up of the same share."""
+    """The settings of a round's training: those of `train`, with a warm-up of the same share.
+
+    No teacher: entrants are compared by what they learn of the labels, in rounds too short for the cost of a large network.
+    """
     train, epochs = CONFIG["train"], RACE["epochs"][int(wildcards.round) - 1]
     warmup = train["warmup_epochs"] / train["epochs"] * epochs
-    own = {"epochs": epochs, "warmup_epochs": warmup, "start": RACE["start"], "schedule": "cosine", "drops": []}
+    own = {"epochs": epochs, "warmup_epochs": warmup, "start": RACE["start"], "teacher": 0, "schedule": "cosine", "drops": []}
     return json_of(train | own)
 
 

@@ -62,6 +62,7 @@ def resolve(config: dict, schema: dict, look: bool = False) -> tuple[dict, Searc
     _check_race(config)
     TrainSettings.of(config["train"] | {"seed": 0})
     _check_baselines(config)
+    _check_teacher(config)
     _check_images(config, look)
     return config, space
 
@@ -176,12 +177,25 @@ def _check_race(config: dict) -> None:
 
 
 def _check_baselines(config: dict) -> None:
-    evaluation = config["evaluation"]
+    train, evaluation = config["train"], config["evaluation"]
     baselines = {"random": 0, "ranked": 0, "rules": [], "published": False}
-    if config["train"]["start"] == "supernet" and (others := [key for key in baselines if evaluation[key]]):
+    others = [key for key in baselines if evaluation[key]]
+    for key, without, what in (("start", "scratch", "to start from"), ("teacher", 0, "to learn from")):
+        if others and train[key] != without:
+            raise InputError(
+                f"train.{key} is {train[key]!r}, but baselines have no supernet {what}, and a comparison needs one recipe for "
+                f"all: set {', '.join(f'evaluation.{key} to {json.dumps(baselines[key])}' for key in others)}, or train.{key} "
+                f"to {without}"
+            )
+
+
+def _check_teacher(config: dict) -> None:
+    teacher = config["train"]["teacher"]
+    others = [name for name, search in config["searches"].items() if search["method"] != "one_shot"]
+    if teacher and others:
         raise InputError(
-            f"train.start is 'supernet', but baselines have none to start from, and a comparison needs one recipe for all: set "
-            f"{', '.join(f'evaluation.{key} to {json.dumps(baselines[key])}' for key in others)}, or train.start to scratch"
+            f"train.teacher is {teacher}, but the largest network of searches.{others[0]} has not learned the labels, as it does "
+            f"by method one_shot: set that, or train.teacher to 0"
         )
 
 

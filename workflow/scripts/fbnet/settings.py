@@ -135,6 +135,7 @@ class TrainSettings:
     batch_size: int
     validation_share: float
     start: str
+    teacher: float
     lr: float
     momentum: float
     nesterov: bool

@@ -1,4 +1,4 @@
-"""Training one network, for its own sake: from scratch, or from a supernet's weights."""
+"""Training one network, for its own sake: from scratch or from a supernet's weights, on the labels and what a teacher says."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from fbnet.data.batches import Batches, may_reside, split
 from fbnet.data.dataset import Dataset
 from fbnet.errors import InputError
 from fbnet.memory import bytes_per_image
-from fbnet.network import Network, subnetwork_weights
+from fbnet.network import Network, cut_out, subnetwork_weights
 from fbnet.runtime import log, replacing
-from fbnet.search import read_supernet
+from fbnet.search import largest, read_supernet
 from fbnet.settings import TrainSettings
 from fbnet.space import Architecture, SearchSpace, read_architectures
 from fbnet.training import Loop, Ranks, Replay
@@ -35,14 +35,33 @@ def operators_of(path: Path, name: str | None, space: SearchSpace) -> tuple[str,
 
 def inherited_weights(path: Path, architecture: Architecture, classes: Sequence[str]) -> dict[str, Tensor]:
     """The weights (state dict) that an architecture has in a supernet. Raises InputError for one of another space or classes."""
+    return subnetwork_weights(_fitting(path, architecture, classes)["weights"], architecture.space, architecture.ops)
+
+
+def teaching_weights(path: Path, architecture: Architecture, classes: Sequence[str]) -> dict[str, Tensor]:
+    """The weights (state dict) of a supernet whose largest network can teach an architecture.
+
+    Raises InputError for a supernet of another space or classes, or one whose largest network has not learned the labels.
+    """
+    supernet = _fitting(path, architecture, classes)
+    if supernet["settings"].get("method") != "one_shot":
+        raise InputError(f"{path} is not of method one_shot, where the largest network learns the labels: it cannot teach")
+    return supernet["weights"]
+
+
+def _fitting(path: Path, architecture: Architecture, classes: Sequence[str]) -> dict:
     supernet = read_supernet(path)
     if supernet["space"] != architecture.space.definition or list(supernet["classes"]) != list(classes):
         raise InputError(f"{path} is of another space or of other classes than the architecture")
-    return subnetwork_weights(supernet["weights"], architecture.space, architecture.ops)
+    return supernet
 
 
 class Training(Loop):
-    """A network in training. It is evaluated on images left out after every epoch, and on the test set once, at the end."""
+    """A network in training. It is evaluated on images left out after every epoch, and on the test set once, at the end.
+
+    It starts from `weights` (state dict), if there are any. `teaching`: those of a supernet, whose largest network teaches it.
+    Raises InputError where these are given and the settings want no teacher, or the other way round.
+    """
 
     LEGEND = "loss and accuracy in training | accuracy on the images left out (validation), at the end on the test set"
 
@@ -53,7 +72,11 @@ class Training(Loop):
         settings: TrainSettings,
         device: torch.device,
         weights: dict[str, Tensor] | None = None,
+        teaching: dict[str, Tensor] | None = None,
     ):
+        if bool(settings.teacher) != bool(teaching):
+            what = "a supernet is given to teach" if teaching else "no supernet is given to teach"
+            raise InputError(f"train.teacher is {settings.teacher}, but {what}: change one of them")
         self.dataset, self.architecture = dataset, architecture
         on_device = may_reside(dataset.train_images, device)
         for_training, for_validation = split(dataset.train_labels, 1 - settings.validation_share, SPLIT_SEED)
@@ -82,6 +105,7 @@ class Training(Loop):
         modules = {"network": self.network, "average": self.average}
         super().__init__("train", settings, device, Ranks(), batches, modules, {"train": optimizer})
         self.validation = Batches(dataset, for_validation, settings.batch_size, device, on_device)
+        self.teacher = self._teacher(teaching) if teaching else None
         self.no_latency, self.rate = torch.zeros((), device=device), torch.zeros((), device=device)
         self.replay = Replay(self.update, usable=device.type == "cuda")
 
@@ -107,10 +131,14 @@ class Training(Loop):
         """
         self.optimizers["train"].zero_grad()
         with self.autocast():
+            aims = self.teacher(images).float().softmax(1) if self.teacher else None  # first: it leaves nothing in memory
             logits = self.network(images)
         log_probs, share = logits.float().log_softmax(1), self.settings.label_smoothing
         ce = nll_loss(log_probs, labels)
         loss = (1 - share) * ce - share * log_probs.mean()  # (Szegedy et al. 2016, section 7)
+        if self.teacher:
+            taught = self.settings.teacher
+            loss = (1 - taught) * loss - taught * (aims * log_probs).sum(1).mean()  # (Hinton et al. 2015, at temperature 1)
         loss.backward()
         self.optimizers["train"].step()
         return loss.detach(), ce.detach(), logits.detach()
@@ -161,6 +189,14 @@ class Training(Loop):
             torch.save(found, network)
         delete(folder / "checkpoint.pt")
         log.info("%s: test accuracy %.2f%%: %s", self.architecture.name, 100 * found["test_top1"], folder / "network.pt")
+
+    def _teacher(self, supernet_weights: dict[str, Tensor]) -> Network:
+        """The largest network of a supernet, with batch norm statistics of the images to train on."""
+        space = self.architecture.space
+        ops = [layer[number].op for layer, number in zip(space.layers, largest(space), strict=True)]
+        weights = {name: value.to(self.device) for name, value in supernet_weights.items()}
+        images = self.batches["train"].for_norms()
+        return cut_out(weights, space, ops, self.architecture.classes, images).requires_grad_(False)
 
     def _average(self) -> None:
         """An exponential moving average of weights and batch norm statistics, over fewer steps while there are few."""

@@ -67,6 +67,8 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
     network.load_state_dict(best["weights"])
     settings = best["settings"]
     start = "from the supernet's weights" if best["supernet_sha256"] else "from scratch"
+    if taught := settings.get("teacher"):  # which is younger than the file may be
+        start += f", {taught:.0%} of its loss by what the supernet's largest network says,"
     if best["entrants"]:
         chosen = f"the winner in validation accuracy of a race among {best['entrants']} architectures"
     else:

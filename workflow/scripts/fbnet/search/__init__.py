@@ -4,9 +4,9 @@ Stands on training, data, latency, network and space.
 """
 
 from fbnet.search.judging import one_shot_accuracies
-from fbnet.search.one_shot import OneShot
+from fbnet.search.one_shot import OneShot, largest
 from fbnet.search.saved import read_supernet
 from fbnet.search.search import Search
 from fbnet.search.supernet import StochasticSupernet, Supernet
 
-__all__ = ["OneShot", "Search", "StochasticSupernet", "Supernet", "one_shot_accuracies", "read_supernet"]
+__all__ = ["OneShot", "Search", "StochasticSupernet", "Supernet", "largest", "one_shot_accuracies", "read_supernet"]

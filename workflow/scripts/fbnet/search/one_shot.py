@@ -24,6 +24,11 @@ SHOWN = 4  # random paths that are evaluated after each epoch, always the same
 BATCH = 256  # images that share batch norm statistics where a path is evaluated
 
 
+def largest(space: SearchSpace) -> list[int]:
+    """The path that learns the labels, the number of a candidate for each layer: of each the one with the most MACs."""
+    return list(extreme(space, [[size([cell])[0] for cell in layer] for layer in space.layers]))
+
+
 class OneShot(Loop):
     """A supernet in training: at each step its largest path learns the labels, and random ones the outputs of that.
 
@@ -66,7 +71,7 @@ class OneShot(Loop):
         for parameter in self.supernet.weights():  # the fused optimiser takes all momenta or none, but not all have a gradient
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         super().__init__("search", settings, device, ranks, batches, {"supernet": self.supernet}, {"weights": optimizer})
-        self.largest = list(extreme(space, [[size([cell])[0] for cell in layer] for layer in space.layers]))
+        self.largest = largest(space)
         self.theta: list[Tensor] = []
         self.no_latency = torch.full((), torch.nan, device=device)
 
