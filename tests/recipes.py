@@ -43,6 +43,7 @@ RECIPE = {
     "batch_size": 32,
     "validation_share": 0.2,
     "start": "scratch",
+    "teacher": 0,
     "lr": 0.2,
     "momentum": 0.9,
     "nesterov": True,

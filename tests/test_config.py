@@ -307,9 +307,24 @@ NONE = {"random": 0, "ranked": 0, "rules": [], "published": False}
 def test_a_supernet_to_start_from_allows_no_baseline_and_names_it(wanted, remedy):
     config = {"space": "fbnet_32", "train": {"start": "supernet"}, "evaluation": NONE}
     resolve(config, SCHEMA)
-    with pytest.raises(InputError, match=r"^train\.start is 'supernet', but baselines have none") as error:
+    with pytest.raises(InputError, match=r"^train\.start is 'supernet', but baselines have no supernet to start") as error:
         resolve(config | {"evaluation": NONE | wanted}, SCHEMA)
     assert remedy in str(error.value)
+
+
+def test_a_teacher_needs_supernets_whose_largest_network_knows_the_labels_and_allows_no_baseline():
+    config = {"space": "fbnet_32", "train": {"teacher": 0.5}, "evaluation": NONE, "search": {"method": "one_shot"}}
+    assert resolve(config, SCHEMA)[0]["train"]["start"] == "scratch"
+    resolve(config | {"train": {"teacher": 0.5, "start": "supernet"}}, SCHEMA)
+    for changes, message in (
+        ({"evaluation": NONE | {"ranked": 2}}, "train.teacher is 0.5, but baselines have no supernet to learn from"),
+        ({"evaluation": NONE | {"ranked": 2}}, "set evaluation.ranked to 0, or train.teacher to 0"),
+        ({"searches": {"a": {}, "b": {"method": "fbnet"}}}, "the largest network of searches.b has not learned the labels"),
+        ({"train": {"teacher": 1.1}}, "train.teacher is 1.1, but must be a number at least 0 and at most 1"),
+    ):
+        with pytest.raises(InputError) as error:
+            resolve(config | changes, SCHEMA)
+        assert message in str(error.value)
 
 
 TEXTS = ["", "8ms", "0.5 * fbnet_a", "a b", "; touch x", "{}", "\n"]

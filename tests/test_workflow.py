@@ -11,13 +11,14 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from conftest import BUDGET, ROOT, TINY, Workflow, with_settings, write_table
 from fbnet.architecture.sampling import described
 from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
-from fbnet.provenance import code_hashes
+from fbnet.provenance import code_hashes, file_hash
 from fbnet.search import read_supernet
 
 TRAIN_AND_BELOW = {"train_supernet", "sample_architecture", "export_modeldef", "export_model"}
@@ -437,6 +438,24 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     assert (more.used["budgets.params"], more.used["budgets.memory"]) == (chosen["params"], chosen["memory"])
     assert more.binds["budgets.onnx"] == "no"  # nothing takes a second
     assert (more.log_prob >= chosen["log_prob"]).all()
+
+    # with a teacher: what is chosen learns from its supernet, whoever runs a race from the labels alone
+    alone = {"random": 0, "ranked": 0, "rules": [], "trainings": 1}
+    shared = {"latency": TINY["latency"] | targets, "searches": {"for_macs": searches["for_macs"]}, "search__target": "cpu"}
+    shared |= {"evaluation": TINY["evaluation"] | alone, "train__teacher": 0.5}
+    workflow.configure(with_settings(sample={"judged": 6}, **shared))
+    done = workflow("results/trained/for_macs.onnx")
+    assert done.returncode == 0, done.stdout
+    run = torch.load(results / "training/for_macs/seed_0/network.pt", weights_only=True)
+    assert (run["teacher_sha256"], run["supernet_sha256"]) == (file_hash(results / "search/for_macs/supernet.pt"), None)
+    card = (results / "trained/for_macs.md").read_text(encoding="utf-8")
+    assert "trained from scratch, 50% of its loss by what the supernet's largest network says, for 3 epochs" in card
+    workflow.configure(
+        with_settings(race={"epochs": [2], "rules": [], "entrants": 2, "learned": 0}, sample={"count": 1}, **shared)
+    )
+    entrants = workflow("--dry-run", "-p", "results/race/for_macs/race.tsv").stdout
+    assert entrants.count('"teacher": 0,') == 2
+    assert "--teacher" not in entrants
 
 
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):

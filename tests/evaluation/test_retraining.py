@@ -17,12 +17,12 @@ from torch.nn.functional import cross_entropy
 from conftest import ROOT, SPACES, write_table
 from fbnet.data.dataset import read_dataset
 from fbnet.data.image_folder import prepare_image_folder
-from fbnet.errors import InputError
-from fbnet.evaluation.retraining import Training
+from fbnet.errors import InputError, Stopped
+from fbnet.evaluation.retraining import Training, teaching_weights
 from fbnet.latency import read_table
-from fbnet.network import Network, subnetwork_weights
+from fbnet.network import Network, cut_out, subnetwork_weights
 from fbnet.runtime import StopRequest
-from fbnet.search import Search, StochasticSupernet
+from fbnet.search import Search, StochasticSupernet, Supernet
 from fbnet.settings import Settings
 from fbnet.space import Architecture, read_space
 from recipes import OPS, RECIPE, SETTINGS, recipe
@@ -126,6 +126,107 @@ def test_a_supernet_s_weights_are_a_start(digits, tiny, tiny_table, tmp_path):
     )
     assert torch.equal(training.network.stem[0].weight, supernet.stem[0].weight)
     assert training.network.dropout.p == 0.3
+
+
+TAUGHT = {"teacher": 0.5, "epochs": 2, "label_smoothing": 0.0}
+
+
+@pytest.fixture(scope="module")
+def teaching(tiny):
+    """The weights of a supernet."""
+    torch.manual_seed(3)
+    return Supernet(tiny, 10, shared=True).state_dict()
+
+
+def taught(digits, tiny, teaching, **changes):
+    architecture = Architecture("a", tiny, tuple(OPS.split()), 10)
+    return Training(read_dataset(digits), architecture, recipe(**TAUGHT | changes), torch.device("cpu"), None, teaching)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_teacher_s_outputs_are_a_share_of_what_is_learned(digits, tiny, teaching, share):
+    training = taught(digits, tiny, teaching, teacher=share)
+    training.begin()
+    images, labels = next(training.batches["train"].training(0))
+    images = training.batches["train"].normalised(images)
+    largest = cut_out(teaching, tiny, ["ir_k5_e3"] * 3, 10, training.batches["train"].for_norms())
+    with torch.no_grad():
+        aims = largest(images).softmax(1)
+    before = [parameter.clone() for parameter in training.teacher.state_dict().values()]
+    loss, ce, logits = training.update(images, labels)
+    assert loss.item() == pytest.approx(((1 - share) * ce + share * cross_entropy(logits, aims)).item(), rel=1e-5)
+    assert ce.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+    after = training.teacher.state_dict().values()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))  # it does not learn
+    assert not any(name.startswith("teacher") for name in training.modules)  # nor does a checkpoint grow by it
+
+
+def test_a_student_agrees_with_its_teacher(digits, tiny, teaching, tmp_path):
+    """Of a teacher that knows nothing it learns that, whatever the labels say."""
+    training = taught(digits, tiny, teaching, teacher=1.0, epochs=4)
+    training.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    hits = said = 0
+    with torch.no_grad():
+        for images, _ in training.validation.plain():
+            given, learned = training.teacher(images), training.average(images)
+            hits += (given.argmax(1) == learned.argmax(1)).sum().item()
+            said += cross_entropy(learned, given.softmax(1)).item()
+    assert hits > 0.5 * len(training.validation.indices)
+    assert training.result()["validation_top1"] < 0.4
+
+
+def test_a_taught_training_goes_on_exactly_where_it_was_stopped(digits, tiny, teaching, tmp_path):
+    whole, first, again = (taught(digits, tiny, teaching) for _ in range(3))
+    stop, advance = StopRequest(), first.advance
+
+    def stopping(images, labels):
+        advance(images, labels)
+        stop.signal = "SIGTERM" if (first.epoch, first.step) == (1, 3) else None
+
+    first.advance = stopping
+    whole.run(tmp_path / "whole.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    with pytest.raises(Stopped, match="epoch 2/2, phase train, after step 4"):
+        first.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, stop)
+    again.run(tmp_path / "checkpoint.pt", "run", tmp_path / "tensorboard", 10, StopRequest())
+    found, resumed = whole.result(), again.result()
+    assert all(torch.equal(value, resumed["weights"][name]) for name, value in found["weights"].items())
+    assert found["test_top1"] == resumed["test_top1"]
+
+
+@pytest.mark.parametrize(
+    ("share", "given", "message"),
+    [
+        (0.5, False, "train.teacher is 0.5, but no supernet is given to teach"),
+        (0, True, "train.teacher is 0, but a supernet is given to teach"),
+    ],
+)
+def test_a_teacher_is_asked_for_and_given_or_neither(digits, tiny, teaching, share, given, message):
+    with pytest.raises(InputError, match=message):
+        taught(digits, tiny, teaching if given else None, teacher=share)
+
+
+def test_only_a_supernet_whose_largest_network_knows_the_labels_teaches(tiny, teaching, tmp_path):
+    architecture, digits = Architecture("a", tiny, tuple(OPS.split()), 10), [str(digit) for digit in range(10)]
+
+    def supernet(**changes):
+        given = {
+            "weights": teaching,
+            "theta": [],
+            "space": tiny.definition,
+            "classes": digits,
+            "settings": {"method": "one_shot"},
+        }
+        torch.save(given | changes, tmp_path / "supernet.pt")
+        return tmp_path / "supernet.pt"
+
+    assert teaching_weights(supernet(), architecture, digits).keys() == teaching.keys()
+    for changes, message in (
+        ({"settings": {"method": "fbnet"}}, "is not of method one_shot"),
+        ({"classes": digits[::-1]}, "is of another space or of other classes"),
+        ({"space": tiny.definition | {"dropout": 0.5}}, "is of another space or of other classes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            teaching_weights(supernet(**changes), architecture, digits)
 
 
 def command(digits, out, *options):

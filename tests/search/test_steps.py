@@ -21,7 +21,7 @@ from fbnet.evaluation.retraining import Training
 from fbnet.latency import LatencyTable, Target, read_table
 from fbnet.latency.torch_engine import DTYPES, FORMATS, Moment, TorchEngine
 from fbnet.runtime import StopRequest
-from fbnet.search import Search, StochasticSupernet
+from fbnet.search import Search, StochasticSupernet, Supernet
 from fbnet.search.cost import cost
 from fbnet.search.judging import accuracy
 from fbnet.search.mixed import MixedOperation
@@ -211,15 +211,20 @@ def test_no_number_of_a_step_is_the_host_s(tiny_search, sampling, phase, shared)
 def tiny_training(digits, tiny):
     def make(device=CPU, **changes):
         recipe = TrainSettings.of(RECIPE | {"seed": 0, "gpu": 1} | changes)
-        return Training(read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe, device)
+        teaching = Supernet(tiny, 10).state_dict() if recipe.teacher else None
+        return Training(read_dataset(digits), Architecture("a", tiny, tuple(OPS.split()), 10), recipe, device, None, teaching)
 
     return make
 
 
-def test_no_number_of_a_training_s_step_is_the_host_s(tiny_training):
+TAUGHT = pytest.mark.parametrize("teacher", [0, 0.5], ids=["alone", "taught"])
+
+
+@TAUGHT
+def test_no_number_of_a_training_s_step_is_the_host_s(tiny_training, teacher):
     calls = []
     for epoch in (1, 4):
-        training = tiny_training(precision="bfloat16")
+        training = tiny_training(precision="bfloat16", teacher=teacher)
         training.epoch = epoch
         training.begin()
         images, labels = next(training.batches["train"].training(epoch))
@@ -231,10 +236,11 @@ def test_no_number_of_a_training_s_step_is_the_host_s(tiny_training):
     assert calls[0] == calls[1]
 
 
+@TAUGHT
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_steps_of_a_training_with_the_casts_of_cuda(tiny_training, precision):
+def test_steps_of_a_training_with_the_casts_of_cuda(tiny_training, precision, teacher):
     with CudaAutocast():
-        check_training(tiny_training(precision=precision), precision)
+        check_training(tiny_training(precision=precision, teacher=teacher), precision)
 
 
 def test_a_training_with_the_casts_of_cuda_learns(tiny_training, tmp_path):
@@ -308,11 +314,14 @@ def test_every_operator_keeps_to_its_data_type_and_to_channels_last(norm, dtype,
             assert {y.dtype for y in found} == {DTYPES[dtype]}
 
 
-def test_a_step_of_the_full_training_on_a_gpu(cifar):
+@TAUGHT
+def test_a_step_of_the_full_training_on_a_gpu(cifar, teacher):
     ops = in_space("fbnet_a", cifar)
-    recipe = TrainSettings.of(CONFIG["train"] | {"seed": 0, "drops": ()})
+    recipe = TrainSettings.of(CONFIG["train"] | {"seed": 0, "drops": (), "teacher": teacher})
+    teaching = Supernet(cifar, 10, "cuda", shared=True).state_dict() if teacher else None
     with fake_gpu():
-        training = Training(images_of(cifar, 1200), Architecture("fbnet_a", cifar, ops, 10), recipe, CUDA)
+        training = Training(images_of(cifar, 1200), Architecture("fbnet_a", cifar, ops, 10), recipe, CUDA, None, teaching)
+        teachers = Outputs(training.teacher, (nn.Conv2d, nn.BatchNorm2d)) if teacher else None
         outputs = Outputs(training.network, (nn.Conv2d, nn.BatchNorm2d))
         training.begin()
         images, labels = next(training.batches["train"].training(0))
@@ -322,6 +331,7 @@ def test_a_step_of_the_full_training_on_a_gpu(cifar):
             training.step += 1
         assert training.replay.graph.replays == 2
         assert set(outputs.found.values()) == {(torch.bfloat16, True)}
+        assert not teacher or set(teachers.found.values()) == {(torch.bfloat16, True)}
         judged = Outputs(training.average, (nn.Conv2d, nn.BatchNorm2d))
         training.phase = "validation"
         with torch.no_grad():
