@@ -193,7 +193,7 @@ class Training(Loop):
     def _teacher(self, supernet_weights: dict[str, Tensor]) -> Network:
         """The largest network of a supernet, with batch norm statistics of the images to train on."""
         space = self.architecture.space
-        ops = [layer[number].op for layer, number in zip(space.layers, largest(space), strict=True)]
+        ops = space.ops(largest(space))
         weights = {name: value.to(self.device) for name, value in supernet_weights.items()}
         images = self.batches["train"].for_norms()
         return cut_out(weights, space, ops, self.architecture.classes, images).requires_grad_(False)
