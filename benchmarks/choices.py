@@ -44,7 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
 def made_up(space, rng: np.random.Generator) -> LatencyTable:
     """Latencies by MACs, each up to twice as fast or slow."""
     rows = [[(1 + size([cell])[0] / 1e4) * rng.uniform(0.5, 2) for cell in layer] for layer in space.layers]
-    return LatencyTable(space, (10.0, 10.0, 10.0), tuple(map(tuple, rows)))
+    several = len(space.heads) > 1
+    return LatencyTable(space, (10.0,) * (2 if several else 3), tuple(map(tuple, rows)), (10.0,) * len(space.heads) * several)
 
 
 def drawn(tables, space, rng: np.random.Generator, several: bool) -> list:
