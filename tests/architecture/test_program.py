@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import write_table
 from fbnet.architecture import budget
 from fbnet.architecture.budgets import budget_of, latency_budget
+from fbnet.architecture.budgets import costs as costs_of
 from fbnet.architecture.program import Budget, best, binding, refusal
 from fbnet.architecture.sampling import draw, draw_blindly
 from fbnet.errors import InputError
-from fbnet.latency import LatencyTable
+from fbnet.latency import LatencyTable, read_table
 from fbnet.network import Network, int8_bytes, peak_values, size
 from fbnet.space import Cell, read_space
 
@@ -132,6 +134,24 @@ def test_random_networks_keep_every_budget_and_agree(problem, seed):
         assert {*draw_blindly(space, 1, budgets, seed)} <= within
     with suppress(InputError), patch("fbnet.architecture.sampling.TRIES", 100):
         assert {ops for ops, _ in draw(space, values, "softmax", 3, seed, budgets)} <= within
+
+
+@pytest.mark.parametrize("name", ["latency", "macs", "params", "memory", "size"])
+def test_the_head_that_fits_the_channels_counts(elastic, tmp_path, name):
+    """Of each kind of budget against brute force, where the head's convolution depends on what is chosen."""
+    table = read_table(write_table(tmp_path / "t.tsv", elastic, latency_us=lambda cell: cell.c_in * cell.c_out / 8), elastic, 10)
+    every = networks(elastic)
+    if name == "latency":
+        costs = {pick: table.predict(elastic.ops(pick)) for pick in every}
+    else:
+        costs = {pick: costs_of(elastic, elastic.ops(pick), 10, {})[name] for pick in every}
+    values = [np.random.default_rng(0).normal(size=len(layer)) for layer in elastic.layers]
+    for share in (0.0, 0.3, 0.7):
+        most = float(np.quantile([*costs.values()], share))
+        one = latency_budget(table, most) if name == "latency" else budget_of(f"budgets.{name}", most, elastic, 10, {})
+        assert [one.of(pick) for pick in every] == pytest.approx([costs[pick] for pick in every])
+        best_of_all = max((pick for pick in every if costs[pick] <= most), key=lambda pick: value(values, pick))
+        assert next(best(elastic, values, [one])) == best_of_all
 
 
 def test_kinds_of_budgets_are_what_the_network_has(tiny):
