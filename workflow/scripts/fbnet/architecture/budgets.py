@@ -56,7 +56,7 @@ def budget_of(key: str, most: float, space: SearchSpace, classes: int, header: M
     name = key.removeprefix("budgets.")
     cost, peak = _cost(name, header), name == "memory"
     together = max if peak else operator.add
-    fixed = [cost(cell) for cell in (space.stem, space.classifier(classes))]
+    fixed = map(cost, space.fixed_cells(classes))
     costs = with_heads(space, [[cost(cell) for cell in layer] for layer in space.layers], list(map(cost, space.heads)), together)
     return Budget(key, most, [np.array(row, dtype=float) for row in costs], float(reduce(together, fixed)), peak)
 
