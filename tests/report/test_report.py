@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from fbnet.errors import InputError
 from fbnet.evaluation.words import milliseconds as in_findings
 from fbnet.evaluation.words import rounded
 from fbnet.latency import LatencyTable, read_table
+from fbnet.report.devices import OnDevice, read_devices
 from fbnet.report.diagram import stage_diagram
 from fbnet.report.evaluation import Comparison, Evaluation, Finding, Order, read_evaluation, read_one_shot
 from fbnet.report.evaluation_plots import accuracy_latency
@@ -38,6 +40,19 @@ def network(name="one", kind="found", **facts) -> Network:
     given |= {"top1_sd": 0.01, "validation_top1": 0.91, "search_s": 100.0, "training_s": 50.0}
     given |= {"rule": None, "drawn": None, "pool": None}
     return Network(network=name, kind=kind, **given | facts)
+
+
+def on_devices(**chosen) -> list[OnDevice]:
+    """Networks, each by its name, the target that it is chosen for and its operators, on all these targets."""
+    shared = {"trainings": 3, "top1": 0.9, "top1_sd": 0.01, "validation_top1": 0.9, "macs": 10**6, "params": 10**5}
+    rows = []
+    for target in dict.fromkeys(target for target, _ in chosen.values()):
+        for name, (own, ops) in chosen.items():
+            here = {"budget_us": 3000.0, "measured_us": 2900.0, "latency_us": 2800.0, "within": name, "predicted_us": 2500.0}
+            there = {"budget_us": None, "measured_us": None, "latency_us": None, "within": "", "predicted_us": 4500.0}
+            facts = shared | {"int8_bytes": 123456, "ops": ops, "chosen_for": own}
+            rows.append(OnDevice(target=target, network=name, **facts | (here if own == target else there)))
+    return rows
 
 
 def random_search(name="random_search_set", **facts) -> Network:
@@ -116,13 +131,14 @@ def write_search(folder: Path, name: str, epochs=3, ops=("ir_k3_e1", "ir_k3_s2",
     )
 
 
-def write_evaluation(folder: Path, networks=(), comparisons=(), orders=(), findings=()) -> dict[str, Path]:
+def write_evaluation(folder: Path, networks=(), comparisons=(), orders=(), findings=(), devices=()) -> dict[str, Path]:
     """The tables of an evaluation, as pandas writes them: inf for what is not known, nothing for what is not defined."""
     rows = [vars(one) | {"half_width": "inf" if one.half_width is None else one.half_width} for one in comparisons]
     return {
         "summary": write_rows(folder / "summary.tsv", [vars(network) for network in networks or [network()]]),
         "comparisons": write_rows(folder / "comparisons.tsv", rows, Comparison.__annotations__),
         "ranking": write_rows(folder / "ranking.tsv", [vars(one) for one in orders], Order.__annotations__),
+        "devices": write_rows(folder / "devices.tsv", [vars(one) for one in devices], OnDevice.__annotations__),
         "findings": write_rows(folder / "findings.tsv", [vars(Finding(*one)) for one in findings], Finding.__annotations__),
     }
 
@@ -131,8 +147,8 @@ def write_evaluation(folder: Path, networks=(), comparisons=(), orders=(), findi
 def report(tmp_path, tiny):
     """Make the page of an evaluation, and return its text."""
 
-    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True, comparisons=(), orders=()):
-        given = write_evaluation(tmp_path, networks, comparisons, orders, findings) | {
+    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True, comparisons=(), orders=(), devices=()):
+        given = write_evaluation(tmp_path, networks, comparisons, orders, findings, devices) | {
             "space": str(SPACES / "tiny.yaml"),
             "classes": 10,
             "settings": '{"results": "results", "space": "tiny"}',
@@ -403,6 +419,46 @@ def test_the_headline_sentence_counts_budgets(report):
     assert '<table class="headline">' not in report([network()])
 
 
+DEVICES = on_devices(a=("cpu", " ".join(OPS)), b=("phone", "ir_k3_e1 skip skip"), c=("phone", "skip skip skip"))
+
+
+def test_devices_stand_side_by_side(report):
+    networks = [network("a"), network("b", target="phone"), network("c", target="phone")]
+    rows = [dataclasses.replace(row, validation_top1=0.8) if row.network == "c" else row for row in DEVICES]
+    rows[1] = dataclasses.replace(rows[1], within="a")  # b on cpu
+    rows[-1] = dataclasses.replace(rows[-1], measured_us=None)
+    said = [("all", "device", "On cpu, a was chosen.")]
+    text = report(networks, said, searches=["a"], targets=("cpu", "phone"), devices=rows)
+    section = text[text.index('<section id="devices">') : text.index('<section id="summary">')]
+    assert "<li>On cpu, a was chosen.</li>" in section
+    assert 'id="findings"' not in text  # it stands there, and not twice
+    table, differences = (re.split("<tr>", part)[1:] for part in section.split("<h3>Where they differ</h3>"))
+    cells = [[re.sub("<[^>]*>", "|", cell).strip("|") for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in table]
+    assert cells[0][4:6] == ["latency on cpu, ms", "latency on phone, ms"]
+    kept, not_measured = "4.50", "2.50||not measured"
+    assert cells[1:] == [
+        ["a", "cpu", "3.00", "90.00| ± 1.00", "2.50||2.80 measured", "4.50|keeps no budget", "1.00", "0.100", "123\xa0kB"],
+        ["b", "phone", "3.00", "90.00| ± 1.00", kept, "2.50||2.80 measured", "1.00", "0.100", "123\xa0kB"],
+        ["c", "phone", "3.00", "90.00| ± 1.00", "4.50|keeps no budget", not_measured, "1.00", "0.100", "123\xa0kB"],
+    ]
+    assert "a, b agree in 2 of 3 layers (of each device the most accurate on the images left out). The others:" in section
+    assert [re.findall(r">([^<\s][^<]*)<", row) for row in differences[1:]] == [["2", "4×4", "k5_e3", "skip"]]
+    assert 'id="devices"' not in report([network("a")], searches=["a"])
+
+
+def test_devices_that_have_the_same_network_do_not_differ(report):
+    rows = on_devices(a=("cpu", " ".join(OPS)), b=("phone", " ".join(OPS)))
+    text = report([network("a"), network("b", target="phone")], searches=["a"], targets=("cpu", "phone"), devices=rows)
+    assert 'id="devices"' in text
+    assert "Where they differ" not in text
+
+
+def test_a_table_of_devices_has_each_network_once_on_each_target(tmp_path):
+    for rows, count in ((DEVICES[:-1], 0), ([*DEVICES, DEVICES[-1]], 2)):
+        with pytest.raises(InputError, match=rf"devices\.tsv has {count} rows of network c on target phone, but needs one"):
+            read_devices(write_rows(tmp_path / "devices.tsv", [vars(row) for row in rows]))
+
+
 def test_the_order_inside_the_supernet(report):
     orders = [order(tau=-0.4), order("macs", tau=None), order("chance", tau=0.0), order("training", tau=0.75)]
     text = report([network(), *RANDOM], orders=orders)
@@ -420,7 +476,7 @@ def test_the_order_inside_the_supernet(report):
 def test_the_picture_of_the_order_has_a_panel_a_search_up_to_twelve():
     def picture(count, better=0.0):
         searches = [f"soft_{at}" for at in range(count)]
-        evaluation = Evaluation([network(), *RANDOM], [], [order(search=search) for search in searches], [])
+        evaluation = Evaluation([network(), *RANDOM], [], [order(search=search) for search in searches], [], [])
         one_shot = {name: top1 + better for name, top1 in ONE_SHOT.items()}
         return ranking_plot(evaluation, dict.fromkeys(searches, one_shot), 10)
 
@@ -475,13 +531,15 @@ def test_wrong_values_of_a_summary_end_in_a_sentence(tmp_path, column, value, wh
         ("ranking", "by", "luck", "training or supernet or macs or params or latency or chance"),
         ("ranking", "networks", "0", "a whole number, 1 or more"),
         ("ranking", "regret", "", "a number from 0 to 1"),
+        ("devices", "predicted_us", "0", "a number above 0"),
+        ("devices", "int8_bytes", "1.5", "a whole number, 0 or more"),
     ],
 )
 def test_a_damaged_table_ends_in_a_sentence(tmp_path, table, column, value, what):
-    good = {"comparisons": [comparison()] * 2, "orders": [order()] * 2}
+    good = {"comparisons": [comparison()] * 2, "orders": [order()] * 2, "devices": DEVICES}
     paths = write_evaluation(tmp_path, **good)
     evaluation = read_evaluation(**paths)
-    assert (evaluation.comparisons, evaluation.orders) == (good["comparisons"], good["orders"])
+    assert (evaluation.comparisons, evaluation.orders, evaluation.devices) == tuple(good.values())
     with open(paths[table], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     write_rows(paths[table], [rows[0], rows[1] | {column: value}])

@@ -190,13 +190,17 @@ rule evaluate:
         supernets=[f"{RESULTS}/evaluation/{search}.supernet.tsv" for search in CONFIG["searches"]],
         histories=[f"{RESULTS}/search/{supernet}/history.tsv" for supernet in TRAINED_FOR],
         races=[f"{RESULTS}/race/{search}/race.tsv" for search in CONFIG["searches"] if RACE["epochs"]],
-        tables=[f"{RESULTS}/latency/{target}.tsv" for target in USED],
+        tables=sorted(
+            {f"{RESULTS}/latency/{target}.tsv" for target in USED}
+            | {table for entry in SETS.values() for table in tables_of_budgets(entry.others)}
+        ),
         validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
     output:
         summary=report(f"{RESULTS}/evaluation/summary.tsv", category="Evaluation", caption="../report/summary.rst"),
         runs=f"{RESULTS}/evaluation/runs.tsv",
         comparisons=f"{RESULTS}/evaluation/comparisons.tsv",
         ranking=f"{RESULTS}/evaluation/ranking.tsv",
+        devices=f"{RESULTS}/evaluation/devices.tsv",
         findings=f"{RESULTS}/evaluation/findings.tsv",
     log:
         f"{RESULTS}/logs/evaluate/evaluate.log",
@@ -257,6 +261,7 @@ rule make_report:
         summary=rules.evaluate.output.summary,
         comparisons=rules.evaluate.output.comparisons,
         ranking=rules.evaluate.output.ranking,
+        devices=rules.evaluate.output.devices,
         findings=rules.evaluate.output.findings,
         supernets=rules.evaluate.input.supernets,
         plots=[
@@ -283,6 +288,6 @@ rule make_report:
         parts=report_options,
     shell:
         "{params.run} --summary {input.summary:q} --comparisons {input.comparisons:q} --ranking {input.ranking:q}"
-        " --findings {input.findings:q} --space {params.space:q} --classes {params.classes}"
+        " --devices {input.devices:q} --findings {input.findings:q} --space {params.space:q} --classes {params.classes}"
         " --settings {params.settings:q} {params.parts:q} --scatter {output.scatter:q} --out {output.report:q}"
         " --log {log:q}"

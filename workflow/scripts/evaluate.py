@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Bring all results together: a summary of networks, how they compare, how they are ordered, and what follows in sentences."""
+"""Bring all results together: a summary of networks, how they compare, on all devices too, and what follows in sentences."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
 
+from fbnet.evaluation.devices import device_sentences, devices
 from fbnet.evaluation.evidence import comparisons
 from fbnet.evaluation.findings import findings
 from fbnet.evaluation.ranking import ranking
@@ -26,7 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
     races = {name: read_tsv(results / f"race/{name}/race.tsv") for name, entry in plan.items() if entry["raced"]}
     supernets = {name: entry["supernet"] for name, entry in plan.items() if entry["kind"] == "found"}
     found = findings(results, summary, compared, ranked, races, supernets, space, classes)
-    tables = {"summary": summary, "runs": runs, "comparisons": compared, "ranking": ranked}
+    side = devices(results, plan, summary, space, classes)
+    found += [("all", "device", text) for text in device_sentences(side, summary)]
+    tables = {"summary": summary, "runs": runs, "comparisons": compared, "ranking": ranked, "devices": side}
     tables["findings"] = pd.DataFrame(found, columns=["about", "kind", "text"])
     with replacing(*(arguments.out / f"{name}.tsv" for name in tables)) as paths:
         for table, path in zip(tables.values(), paths, strict=True):
@@ -42,5 +45,7 @@ if __name__ == "__main__":
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     parser.add_argument("--trainings", type=int, default=1, help="training runs of each network")
-    parser.add_argument("--out", type=Path, required=True, help="folder for summary, runs, comparisons, ranking, findings (.tsv)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for summary, runs, comparisons, ranking, devices, findings (.tsv)"
+    )
     run(parser, main)

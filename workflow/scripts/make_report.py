@@ -22,7 +22,7 @@ NOT_MEASURED = "-"
 
 def main(arguments: argparse.Namespace) -> None:
     space = read_space(arguments.space)
-    tables = [arguments.summary, arguments.comparisons, arguments.ranking, arguments.findings]
+    tables = [arguments.summary, arguments.comparisons, arguments.ranking, arguments.devices, arguments.findings]
     evaluation = read_evaluation(*tables)
     settings = read_mapping(arguments.settings, "configuration")
     targets = [_target(*given) for given in arguments.target]
@@ -53,6 +53,7 @@ if __name__ == "__main__":
     parser.add_argument("--summary", type=Path, required=True, help="TSV with a row for each network that was trained")
     parser.add_argument("--comparisons", type=Path, required=True, help="TSV with a row for each budget and baseline")
     parser.add_argument("--ranking", type=Path, required=True, help="TSV of how random architectures are ordered")
+    parser.add_argument("--devices", type=Path, required=True, help="TSV with a row for each target and derived network")
     parser.add_argument("--findings", type=Path, required=True, help="TSV of claims and warnings")
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")

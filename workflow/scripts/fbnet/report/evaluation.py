@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnet.evaluation.evidence import AGAINST
+from fbnet.report.devices import OnDevice, read_devices
 from fbnet.report.networks import Network, read_summary
 from fbnet.report.tables import (
     correlation,
@@ -70,7 +71,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Finding:
-    """A finished sentence, a `comparison` or a `warning`, about a search or about all."""
+    """A finished sentence, a `comparison`, a `warning` or about a `device`, about a search or about all."""
 
     about: str
     kind: str
@@ -84,6 +85,7 @@ class Evaluation:
     networks: list[Network]
     comparisons: list[Comparison]
     orders: list[Order]
+    devices: list[OnDevice]
     findings: list[Finding]
 
 
@@ -102,15 +104,16 @@ _ORDER: Mapping[str, Callable] = {
     **{"target": word, "search": str, "by": one_of(*BY), "networks": count},
     **{"tau": if_any(correlation), "tau_by_chance": number, "regret": share},
 }
-_FINDING: Mapping[str, Callable] = {"about": word, "kind": one_of("comparison", "warning"), "text": word}
+_FINDING: Mapping[str, Callable] = {"about": word, "kind": one_of("comparison", "warning", "device"), "text": word}
 
 
-def read_evaluation(summary: Path, comparisons: Path, ranking: Path, findings: Path) -> Evaluation:
+def read_evaluation(summary: Path, comparisons: Path, ranking: Path, devices: Path, findings: Path) -> Evaluation:
     """The tables of an evaluation. Raises InputError that names file, row and column."""
     return Evaluation(
         read_summary(summary),
         [Comparison(**row) for row in read_tsv(comparisons, _COMPARISON)],
         [Order(**row) for row in read_tsv(ranking, _ORDER)],
+        read_devices(devices),
         [Finding(**row) for row in read_tsv(findings, _FINDING)],
     )
 

@@ -12,11 +12,12 @@ import yaml
 from fbnet.errors import InputError
 from fbnet.evaluation.words import counted, rounded
 from fbnet.latency import device_of
+from fbnet.report.devices import side_by_side
 from fbnet.report.evaluation import BY, Evaluation, Finding, Order
 from fbnet.report.headline import VERDICTS, headline
 from fbnet.report.networks import Network, accuracy, front, latency, numbers, trained
 from fbnet.report.picture import Picture
-from fbnet.report.words import duration, milliseconds, percent
+from fbnet.report.words import NBSP, duration, milliseconds, percent
 from fbnet.space import SearchSpace, compact
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
@@ -74,6 +75,7 @@ def page(
         "ms": milliseconds,
         "percent": percent,
         "points": _points,
+        "kilobytes": lambda size: f"{rounded(size / 1000)} kB".replace(" ", NBSP),
         "duration": duration,
         "sentence": _sentence,
     }
@@ -92,6 +94,8 @@ def page(
         headline=headline(evaluation),
         warnings=_warnings(findings),
         claims=[claims[:CLAIMS], claims[CLAIMS:]],
+        devices=side_by_side(evaluation.devices, space),
+        on_devices=[finding.text for finding in findings if finding.kind == "device"],
         orders=_orders(evaluation.orders),
         targets=targets,
         searches=[
