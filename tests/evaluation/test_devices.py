@@ -64,22 +64,20 @@ def test_each_network_stands_on_each_target(results, tiny):
 def test_a_sentence_for_each_target_says_who_keeps_its_budget(results, tiny):
     phone, server = device_sentences(*side_by_side(results, tiny, PHONE, SERVER))
     assert phone == (
-        "On phone within 4.00 ms, p was chosen (91.0 %, 3.30 ms by its table). What was chosen for server is slower here: s, "
-        "92.0 %, 9.30 ms."
+        "On phone within 4.00 ms, p was chosen (91.0%, 3.30 ms by its table). What was chosen for server is slower here: s, "
+        "92.0%, 9.30 ms."
     )
-    assert server.startswith(
-        "On server within 4.00 ms, s was chosen (92.0 %, 3.30 ms by its table). What was chosen for phone is"
-    )
+    assert server.startswith("On server within 4.00 ms, s was chosen (92.0%, 3.30 ms by its table). What was chosen for phone is")
     roomy = found("p", "phone", WIDE, 0.91, 20000.0)
     phone, _ = device_sentences(*side_by_side(results, tiny, roomy, SERVER))
     assert phone.startswith("On phone within 20.0 ms, p was chosen")
-    assert "Compared with s, chosen for server (92.0 %, 9.30 ms here): 1.0 percentage points worse (95 % confidence" in phone
+    assert "Compared with s, chosen for server (92.0%, 9.30 ms here): 1.0 percentage points worse (95 % confidence" in phone
     alike = found("s", "server", WIDE, 0.93, 9000.0)
     phone, server = device_sentences(*side_by_side(results, tiny, PHONE, alike))
     assert phone.endswith("s, chosen for server, is the same architecture.")
     once = {"trainings": 1, "top1_sd": math.nan}
     phone, _ = device_sentences(*side_by_side(results, tiny, roomy.assign(**once), SERVER.assign(**once)))
-    assert "(92.0 %, 9.30 ms here): a difference of -1.0 percentage points; a single training run cannot tell" in phone
+    assert "(92.0%, 9.30 ms here): a difference of -1.0 percentage points; a single training run cannot tell" in phone
 
 
 def test_of_several_the_best_by_validation_speaks_and_never_by_the_test_set(results, tiny):
@@ -91,11 +89,11 @@ def test_of_several_the_best_by_validation_speaks_and_never_by_the_test_set(resu
     ]
     sentences = device_sentences(*side_by_side(results, tiny, *searches))
     assert len(sentences) == 2
-    assert sentences[0].startswith("On phone within 20.0 ms, p_2 was chosen (80.0 %")
+    assert sentences[0].startswith("On phone within 20.0 ms, p_2 was chosen (80.0%")
     assert "s_2, chosen for server, is the same architecture" in sentences[0]
     tight = [one.assign(budget_us=4000.0, baseline="phone_4") if one["network"][0] == "p" else one for one in searches]
     first, *_ = device_sentences(*side_by_side(results, tiny, *tight))
-    assert "Compared with s_2, chosen for server (85.0 %, 1.80 ms here)" in first  # s is too slow here
+    assert "Compared with s_2, chosen for server (85.0%, 1.80 ms here)" in first  # s is too slow here
 
 
 def test_without_a_budget_a_network_is_held_to_the_latency_of_what_was_found(results, tiny):
@@ -103,7 +101,7 @@ def test_without_a_budget_a_network_is_held_to_the_latency_of_what_was_found(res
     side, table = side_by_side(results, tiny, free, SERVER, found("t", "server", FAST, 0.5))
     on_phone = side[side["target"] == "phone"].set_index("network")
     assert on_phone["within"].to_dict() == {"p": "p", "s": "", "t": "p"}
-    assert device_sentences(side, table)[0].startswith("On phone, p was chosen (91.0 %, 3.30 ms by its table). Compared with t")
+    assert device_sentences(side, table)[0].startswith("On phone, p was chosen (91.0%, 3.30 ms by its table). Compared with t")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_all_budgets_of_a_search_are_to_be_kept(results, tiny, budgets, kept):
     [within] = side[(side["target"] == "phone") & (side["network"] == "s")]["within"]
     assert ("p" in within.split()) == kept
     sentence = device_sentences(side, table)[0]
-    assert ("What was chosen for server does not keep the other budgets here: s, 92.0 %, 9.30 ms." in sentence) == (not kept)
+    assert ("What was chosen for server does not keep the other budgets here: s, 92.0%, 9.30 ms." in sentence) == (not kept)
 
 
 def test_nothing_is_said_of_one_device(results, tiny):

@@ -102,7 +102,7 @@ def _against(own: pd.Series, rivals: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def _accuracy(network: Mapping) -> str:
-    return f"{100 * network['top1']:.1f} %"
+    return f"{network['top1']:.1%}"
 
 
 def _latency(row: Mapping) -> str:

@@ -33,7 +33,7 @@ def print_summary(config: Mapping, command: Command) -> None:
     findings, report = results / "evaluation/findings.tsv", results / "report.html"
     warnings += [(one.search, text) for one in derived for text in one.faults]
     if findings.is_file():
-        print("\nEvaluation: networks trained from scratch, measured, and compared with baselines")
+        print("\nEvaluation: networks trained, measured, and compared with baselines")
         warnings += _print_findings(findings)
     _print_warnings(warnings)
     if findings.is_file():

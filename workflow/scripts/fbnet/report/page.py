@@ -85,7 +85,6 @@ def page(
     names = [target.name for target in targets]
     ordered = sorted(networks, key=lambda network: (_place(network.target, names), network.latency_us))
     groups = {name: [network for network in ordered if network.target == name] for name in dict.fromkeys(_targets(ordered))}
-    claims = [finding.text for finding in findings if (finding.about, finding.kind) == ("all", "comparison")]
     return template.render(
         space=space,
         groups=[_group(name, group, space) for name, group in groups.items()],
@@ -93,9 +92,9 @@ def page(
         numbers=numbers(networks),
         headline=headline(evaluation),
         warnings=_warnings(findings),
-        claims=[claims[:CLAIMS], claims[CLAIMS:]],
+        claims=_claims(findings, "comparison"),
         devices=side_by_side(evaluation.devices, space),
-        on_devices=[finding.text for finding in findings if finding.kind == "device"],
+        on_devices=_claims(findings, "device"),
         orders=_orders(evaluation.orders),
         targets=targets,
         searches=[
@@ -112,7 +111,7 @@ def page(
         settings=yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100),
         versions=versions,
         hashes=hashes,
-        lead=_lead(space, networks, targets, searches),
+        lead=_lead(space, networks, targets, searches, settings.get("train", {}).get("start")),
         table_note=_table_note(networks),
     ).lstrip()
 
@@ -176,6 +175,12 @@ def _string(ops: str, space: SearchSpace) -> str:
         return ops.replace("ir_", "")
 
 
+def _claims(findings: Sequence[Finding], kind: str) -> tuple[list[str], list[str]]:
+    """The sentences of a kind about all: those that are shown, and those that are folded."""
+    texts = [finding.text for finding in findings if (finding.about, finding.kind) == ("all", kind)]
+    return texts[:CLAIMS], texts[CLAIMS:]
+
+
 def _warnings(findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """Warnings, those about all first: what each is about, and its text.
 
@@ -205,7 +210,9 @@ def _orders(orders: Sequence[Order]) -> dict[str, list[tuple[str, Order]]]:
     return grouped
 
 
-def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Target], searches: Sequence[Search]) -> str:
+def _lead(
+    space: SearchSpace, networks: Sequence[Network], targets: Sequence[Target], searches: Sequence[Search], start: str | None
+) -> str:
     """What was done, in a sentence or two."""
     used = set(_targets(networks))
     devices = " and ".join(f"{target.name} ({target.device})" for target in targets if target.name in used)
@@ -217,11 +224,12 @@ def _lead(space: SearchSpace, networks: Sequence[Network], targets: Sequence[Tar
     derived = {network.network for network in found}
     count = len({network.search for network in found} | {search.name for search in searches})
     others = f" and {counted(len(runs) - len(derived), 'other')} to compare with" if len(runs) > len(derived) else ""
+    how = "what the supernet has learned" if start == "supernet" else "scratch"
     return (
         f"{count} hardware-aware {'search' if count == 1 else 'searches'} for fast networks on "
         f"{devices or ', '.join(sorted(used))} chose among {choices} in each of {len(layers)} layers{channels} (space "
         f"{space.name}, {space.resolution}×{space.resolution} images). {counted(len(derived), 'derived architecture')}{others} "
-        f"{'was' if len(runs) == 1 else 'were'} trained from scratch: {counted(sum(runs.values()), 'training run')} in all."
+        f"{'was' if len(runs) == 1 else 'were'} trained from {how}: {counted(sum(runs.values()), 'training run')} in all."
     )
 
 
