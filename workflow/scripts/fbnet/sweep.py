@@ -43,8 +43,10 @@ def swept(config):
             short[full] = "_".join([str(name), *(part for (key, *_), part in parts.items() if key in ONE_SHOT_KEYS)])
             for keys, value in zip(axes, values, strict=True):
                 swept[full] = _set(swept[full], keys, value)
-    for keys, values in _lists({key: value for key, value in shared.items() if key != "front"}):
-        shared = _set(shared, keys, values[0])
+    shared = {key: value for key, value in shared.items() if key != "front"}
+    for keys, values in _lists(shared):
+        if values:  # of none the schema tells
+            shared = _set(shared, keys, values[0])
     return config | {"searches": swept} | ({"search": shared} if "search" in config else {}), short
 
 
