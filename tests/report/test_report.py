@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,7 @@ from fbnet.errors import InputError
 from fbnet.evaluation.words import milliseconds as in_findings
 from fbnet.evaluation.words import rounded
 from fbnet.latency import LatencyTable, read_table
-from fbnet.report.devices import OnDevice, read_devices
+from fbnet.report.devices import OnDevice, read_devices, side_by_side
 from fbnet.report.diagram import stage_diagram
 from fbnet.report.evaluation import Comparison, Evaluation, Finding, Order, read_evaluation, read_one_shot
 from fbnet.report.evaluation_plots import accuracy_latency
@@ -147,11 +148,21 @@ def write_evaluation(folder: Path, networks=(), comparisons=(), orders=(), findi
 def report(tmp_path, tiny):
     """Make the page of an evaluation, and return its text."""
 
-    def make(networks, findings=(), searches=("one",), targets=("cpu",), measured=True, comparisons=(), orders=(), devices=()):
+    def make(
+        networks,
+        findings=(),
+        searches=("one",),
+        targets=("cpu",),
+        measured=True,
+        comparisons=(),
+        orders=(),
+        devices=(),
+        start="scratch",
+    ):
         given = write_evaluation(tmp_path, networks, comparisons, orders, findings, devices) | {
             "space": str(SPACES / "tiny.yaml"),
             "classes": 10,
-            "settings": '{"results": "results", "space": "tiny"}',
+            "settings": json.dumps({"results": "results", "space": "tiny", "train": {"start": start}}),
             "target": [],
             "search": [],
             "scatter": tmp_path / "scatter.svg",
@@ -369,6 +380,10 @@ def test_names_are_replaced_by_numbers_where_they_are_many_or_long():
     assert numbers([network("n" * LONG + "n", latency_us=9.0), network("a", latency_us=3.0)]) == {"a": 1, "n" * LONG + "n": 2}
 
 
+def test_it_says_from_what_networks_were_trained(report):
+    assert "1 derived architecture was trained from what the supernet has learned: 3" in report([network()], start="supernet")
+
+
 def test_a_random_search_is_in_the_table_but_no_network(report):
     text = report([network(), random_search(latency_us=500.0, top1=0.99, trainings=9, drawn=7)])
     assert "1 derived architecture was trained from scratch: 3 training runs in all" in text
@@ -444,6 +459,15 @@ def test_devices_stand_side_by_side(report):
     assert "a, b agree in 2 of 3 layers (of each device the most accurate on the images left out). The others:" in section
     assert [re.findall(r">([^<\s][^<]*)<", row) for row in differences[1:]] == [["2", "4×4", "k5_e3", "skip"]]
     assert 'id="devices"' not in report([network("a")], searches=["a"])
+
+
+def test_networks_of_devices_may_differ_in_channels():
+    space = read_space(
+        {"base": "tiny", "stages": [{"layers": 1, "channels": [4, 8], "stride": 1}, {"layers": 1, "channels": 16, "stride": 2}]}
+    )
+    rows = on_devices(a=("cpu", "ir_k3_e1_c4 skip"), b=("phone", "ir_k3_e1_c8 skip"))
+    found = side_by_side(rows, space)
+    assert [(one.layer, one.output, one.ops) for one in found.differences] == [(1, "8×8", ["k3_e1_c4", "k3_e1_c8"])]
 
 
 def test_devices_that_have_the_same_network_do_not_differ(report):
