@@ -458,6 +458,12 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     assert "--teacher" not in entrants
 
 
+def test_what_a_target_s_command_is_filled_with_is_no_wildcard(workflow):
+    command = {"engine": "command", "command": "time {model} {threads}", "pattern": "(?P<latency>[0-9]+)"}
+    workflow.configure(with_settings(latency={"there": command}, search__target="there"))
+    assert {"profile_latency", "make_report"} <= workflow.planned("make_report")
+
+
 def test_a_wrong_config_stops_a_dry_run_without_a_traceback(workflow):
     for config, message in (
         (with_settings(search__epochs=0), "search.epochs is 0, but must be a whole number at least 1"),

@@ -284,7 +284,7 @@ rule make_report:
         template=file_hash(SCRIPTS / "fbnet/report/page.html.j2"),
         space=json_of(SPACE.definition),
         classes=CLASSES,
-        settings=json_of(CONFIG),
+        settings=lambda wildcards: json_of(CONFIG),  # a function: {model} in a target's command is no wildcard
         parts=report_options,
     shell:
         "{params.run} --summary {input.summary:q} --comparisons {input.comparisons:q} --ranking {input.ranking:q}"
