@@ -32,7 +32,9 @@ STAND_INS = {
     "snakemake": """
         case " $* " in *" --cores "*|*" -n "*) ;; *) echo "only a dry run does without --cores"; exit 3 ;; esac
         case " $* " in *" --unlock "*|*" --touch "*) ;; *) set -- "$@" --dry-run ;; esac
-        exec {python} -m snakemake "$@" """,
+        ran="{folder}/ran $(echo "$*" | tr / _)"  # once is enough: places are alike
+        [ -e "$ran" ] || {python} -m snakemake "$@"
+        touch "$ran" """,
     "make": 'exec {make} --dry-run "$@"',
     "python": """
         case "$1" in

@@ -63,7 +63,7 @@ def keeps(budgets, pick):
     return all(one.allows(pick) for one in budgets)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(problems())
 def test_what_is_chosen_is_the_best_of_all_that_keep_every_budget(problem):
     space, values, budgets = problem
@@ -73,7 +73,7 @@ def test_what_is_chosen_is_the_best_of_all_that_keep_every_budget(problem):
     assert [value(values, pick) for pick in found] == pytest.approx([value(values, pick) for pick in within], abs=1e-4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(problems())
 def test_what_binds_is_what_keeps_a_better_one_out(problem):
     space, values, budgets = problem
@@ -99,7 +99,7 @@ def amounts(sentence):
 NOTHING = LatencyTable(read_space("tiny"), (0.0, 0.0, 0.0), ((0.0,) * 4,) * 3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(problems())
 def test_a_refusal_says_what_to_allow_and_that_suffices_and_less_does_not(problem):
     space, _, budgets = problem
@@ -125,7 +125,7 @@ def test_a_refusal_says_what_to_allow_and_that_suffices_and_less_does_not(proble
         assert excess == pytest.approx(least, rel=2e-3, abs=2e-3 * len(budgets))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(problems(), st.integers(0, 5))
 def test_random_networks_keep_every_budget_and_agree(problem, seed):
     space, values, budgets = problem
