@@ -19,7 +19,7 @@ def test_a_search_without_fault_has_no_sentence(tiny):
 FAULTS = [
     (
         {"ops": ("skip", "ir_k3_e1", "skip")},
-        "2 of the 2 layers that can be left out are: latency counts too much. Lower loss.beta",
+        "2 of the 2 layers that can be left out are: latency counts too much. Allow a larger latency_budget",
     ),
     (
         {"probabilities": [[0.26, 0.24, 0.25, 0.25]] * 3},

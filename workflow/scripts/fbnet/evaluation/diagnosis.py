@@ -22,8 +22,8 @@ def diagnosis(
     skipped = sum(cell.is_identity for cell in space.path(ops))
     if optional and skipped > MOST_SKIPS * len(optional):
         texts.append(
-            f"{skipped} of the {len(optional)} layers that can be left out are: latency counts too much. Lower loss.beta (form "
-            f"paper), or allow a larger latency_budget."
+            f"{skipped} of the {len(optional)} layers that can be left out are: latency counts too much. Allow a larger "
+            f"latency_budget, or with method fbnet lower loss.beta (form paper)."
         )
     entropies = [sum(-p * math.log(p) for p in row if p > 0) / math.log(len(row)) for row in probabilities if len(row) > 1]
     if entropies and (entropy := sum(entropies) / len(entropies)) > UNIFORM:
