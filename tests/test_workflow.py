@@ -428,11 +428,11 @@ def test_searches_for_targets_of_other_kinds_run_and_nothing_else(copy_of_finish
     alone = {"random": 0, "ranked": 0, "rules": [], "trainings": 1}
     shared = {"latency": TINY["latency"] | targets, "search__target": "cpu", "evaluation": TINY["evaluation"] | alone}
     shared |= {"searches": {"for_macs": searches["for_macs"]}, "train__teacher": 0.5}
-    limited = {"both": {"target": "cpu", "budgets": {"onnx": "1s", "params": "2k", "memory": "12kB"}} | one_shot}
+    limited = {"limited": {"target": "cpu", "budgets": {"onnx": "1s", "params": "2k", "memory": "12kB"}} | one_shot}
     workflow.configure(with_settings(**shared | {"sample": {"judged": 6}, "searches": shared["searches"] | limited}))
-    done = workflow("results/choice/both.tsv", "results/trained/for_macs.onnx")
+    done = workflow("results/choice/limited.tsv", "results/trained/for_macs.onnx")
     assert done.returncode == 0, done.stdout
-    choice = pd.read_csv(results / "choice/both.tsv", sep="\t")
+    choice = pd.read_csv(results / "choice/limited.tsv", sep="\t")
     [chosen], [runner_up] = (choice[choice.what == what].to_dict("records") for what in ("chosen", "runner-up"))
     assert chosen["params"] <= 2000
     assert chosen["memory"] <= 12000
