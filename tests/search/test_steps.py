@@ -119,8 +119,7 @@ def tiny_search(digits, tiny, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize(("draws", "precision"), [(1, "bfloat16"), (2, "bfloat16"), (1, "float32")])
 @SHARED
 @pytest.mark.parametrize(("sampling", "phase"), KINDS)
 def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase, shared, draws, precision):
@@ -137,7 +136,7 @@ def test_steps_of_the_search_with_the_casts_of_cuda(tiny_search, sampling, phase
 def test_every_operator_and_norm_learns_with_the_casts_of_cuda(digits, norm, sampling, shared):
     space = read_space({"base": "tiny", "norm": norm, "candidates": "all", "expansion": 4})
     weights = SETTINGS["weights"] | {"lr": 1e-4}
-    changes = {"sampling": sampling, "shared_weights": shared, "precision": "bfloat16", "weights": weights}
+    changes = {"sampling": sampling, "shared_weights": shared, "precision": "bfloat16", "weights": weights, "batch_size": 16}
     settings = Settings.of(SETTINGS | changes)
     search = Search(read_dataset(digits), table_of(space), settings, CPU, made_for="cuda")
     with CudaAutocast():
@@ -264,9 +263,10 @@ def test_a_search_with_the_casts_of_cuda_learns_as_in_float32(tiny_search, tmp_p
 # On a GPU that is not there: the full search
 
 
-@SHARED
-@pytest.mark.parametrize(("sampling", "phase"), KINDS)
-@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize(
+    ("sampling", "phase", "draws", "shared"),
+    [(*kind, 1, shared) for kind in KINDS for shared in (False, True)] + [(*kind, 2, False) for kind in KINDS[:2]],
+)
 def test_a_step_of_the_full_search_on_a_gpu(cifar, sampling, phase, draws, shared):
     settings = Settings.of(FULL | {"sampling": sampling, "shared_weights": shared, "draws_per_batch": draws})
     with fake_gpu():

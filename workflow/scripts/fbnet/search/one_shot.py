@@ -11,22 +11,16 @@ from fbnet.data.batches import Batches, may_reside, split
 from fbnet.data.dataset import Dataset
 from fbnet.errors import Stopped
 from fbnet.memory import bytes_per_image
-from fbnet.network import size
 from fbnet.runtime import Progress, log
 from fbnet.search.saved import write_supernet
 from fbnet.search.supernet import Supernet
-from fbnet.search.worth import draw_of_all_sizes, worths_of_candidates
+from fbnet.search.worth import draw_of_all_sizes, largest, worths_of_candidates
 from fbnet.settings import OneShotSettings
 from fbnet.space import SearchSpace, extreme
 from fbnet.training import Loop, Ranks
 
 SHOWN = 4  # random paths that are evaluated after each epoch, always the same
 BATCH = 256  # images that share batch norm statistics where a path is evaluated
-
-
-def largest(space: SearchSpace) -> list[int]:
-    """The path that learns the labels, the number of a candidate for each layer: of each the one with the most MACs."""
-    return list(extreme(space, [[size([cell])[0] for cell in layer] for layer in space.layers]))
 
 
 class OneShot(Loop):

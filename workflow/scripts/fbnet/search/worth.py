@@ -5,9 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fbnet.network import size
-from fbnet.space import SearchSpace, alike
+from fbnet.space import SearchSpace, alike, extreme
 
 TILT = 1.0  # how far networks that are drawn lean to small or to large operators, in log-odds by standard deviation of log MACs
+
+
+def largest(space: SearchSpace) -> list[int]:
+    """The path that learns the labels, the number of a candidate for each layer: of each the one with the most MACs."""
+    return list(extreme(space, [[size([cell])[0] for cell in layer] for layer in space.layers]))
 
 
 def draw_of_all_sizes(space: SearchSpace, count: int, seed: int) -> np.ndarray:
