@@ -40,24 +40,29 @@ def devices(results: Path, plan: Mapping[str, Mapping], summary: pd.DataFrame, s
         header, searches = read_header(paths[target]), found[found["target"] == target].to_dict("records")
         for network in found.to_dict("records"):
             ops = network["ops"].split()
-            taken = costs(space, ops, classes, header) | {name: table.predict(ops) for name, table in tables.items()}
+            taken = {
+                f"budgets.{kind}": cost for kind, cost in costs(space, ops, classes, header).items()
+            }  # targets may be so named
+            taken |= {name: table.predict(ops) for name, table in tables.items()}
             limits = {search["network"]: _limits(search, plan[search["search"]]["others"], tables) for search in searches}
             within = [name for name, most in limits.items() if _keeps(taken, most)]
             row = {key: network[key] for key in COLUMNS if key in network} | {"chosen_for": network["target"], "target": target}
             if network["target"] != target:
                 row |= dict.fromkeys(OF_ITS_TARGET)
-            rows.append(row | {"predicted_us": taken[target], "within": " ".join(within), "int8_bytes": taken["size"]})
+            rows.append(row | {"predicted_us": taken[target], "within": " ".join(within), "int8_bytes": taken["budgets.size"]})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _limits(search: Mapping, others: Mapping[str, str], tables: Mapping[str, LatencyTable]) -> dict[str, float]:
     """The most of latencies and costs that a search, a row of the summary, has allowed what it found."""
     most_us = search["budget_us"] if pd.notna(search["budget_us"]) else search["predicted_us"]
-    further = {
-        name: read_amount(name, amount) if name in UNITS else in_us(amount, tables[name], f"budgets.{name}")
-        for name, amount in others.items()
-    }
-    return {search["target"]: most_us} | further
+    limits = {search["target"]: most_us}
+    for name, amount in others.items():
+        if name in UNITS:
+            limits[f"budgets.{name}"] = read_amount(name, amount)
+        else:
+            limits[name] = in_us(amount, tables[name], f"budgets.{name}")
+    return limits
 
 
 def _keeps(taken: Mapping[str, float], most: Mapping[str, float]) -> bool:
