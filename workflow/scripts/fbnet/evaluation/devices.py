@@ -40,9 +40,8 @@ def devices(results: Path, plan: Mapping[str, Mapping], summary: pd.DataFrame, s
         header, searches = read_header(paths[target]), found[found["target"] == target].to_dict("records")
         for network in found.to_dict("records"):
             ops = network["ops"].split()
-            taken = {
-                f"budgets.{kind}": cost for kind, cost in costs(space, ops, classes, header).items()
-            }  # targets may be so named
+            # a target may have the name of a kind of budget
+            taken = {f"budgets.{kind}": cost for kind, cost in costs(space, ops, classes, header).items()}
             taken |= {name: table.predict(ops) for name, table in tables.items()}
             limits = {search["network"]: _limits(search, plan[search["search"]]["others"], tables) for search in searches}
             within = [name for name, most in limits.items() if _keeps(taken, most)]
