@@ -77,7 +77,7 @@ def test_a_front_is_a_search_for_each_of_its_points_and_one_supernet():
         "c_2000us": (None, {"server": "2000us"}),
     }
     assert {*config["supernets"].values()} == {"a"}
-    config, _ = resolve({"search": {"front": {"cpu": ["1ms", "2ms"], "points": 2}}, "searches": {"a": {}, "b": {}}}, SCHEMA)
+    config, _ = resolve({"search": {"front": {"cpu": ["1ms", "2ms"], "points": "2"}}, "searches": {"a": {}, "b": {}}}, SCHEMA)
     assert list(config["searches"]) == ["a_1ms", "a_2ms", "b_1ms", "b_2ms"]
     with pytest.raises(InputError, match="searches is empty"):
         resolve({"search": {"epochs": []}, "searches": {}}, SCHEMA)

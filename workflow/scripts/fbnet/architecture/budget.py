@@ -36,6 +36,7 @@ def spaced(name: str, ends: list, points) -> list[str]:
     amounts = [float(match[1]) * units[match[2]] if match else 0.0 for match in found]
     if not 0 < amounts[0] < amounts[1] < math.inf:
         raise InputError(f"{name} is {ends!r}, but must be two amounts with their units, the less one first")
+    points = int(points) if isinstance(points, str) and points.isdecimal() else points  # of --config all is text
     if isinstance(points, bool) or not isinstance(points, int) or not 2 <= points <= 100:
         raise InputError(f"points is {points!r}, but must be a whole number from 2 to 100")
     least, most = amounts

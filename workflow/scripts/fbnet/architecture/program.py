@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fbnet.architecture.budget import in_words
 from fbnet.space import SearchSpace
@@ -65,7 +65,7 @@ def best(space: SearchSpace, values: Values, budgets: Sequence[Budget] = ()) -> 
         solved = milp(costs, integrality=1, bounds=bounds, constraints=constraints, options={"mip_rel_gap": 0})
         if solved.x is None:
             return
-        pick = _picked(solved, starts)
+        pick = _picked(solved.x, space)
 
 
 def binding(space: SearchSpace, values: Values, budgets: Sequence[Budget], pick: Pick) -> list[str]:
@@ -127,10 +127,6 @@ def _within(budgets: Sequence[Budget], count: int) -> Bounds:
     return Bounds(0, allowed)
 
 
-def _picked(solved: OptimizeResult, starts: np.ndarray) -> Pick:
-    return tuple(int(part.argmax()) for part in np.split(solved.x, starts[1:]))
-
-
 def _loosened(space: SearchSpace, budgets: Sequence[Budget], some: Collection[Budget]) -> Pick | None:
     """The network that exceeds `some` budgets by the least, as shares of each in sum; None if it exceeds the others.
 
@@ -159,8 +155,8 @@ def _loosened(space: SearchSpace, budgets: Sequence[Budget], some: Collection[Bu
         constraints=constraints,
         options={"mip_rel_gap": 0},
     )
-    return None if solved.x is None else _picked_of(solved.x[:count], space)
+    return None if solved.x is None else _picked(solved.x[:count], space)
 
 
-def _picked_of(x: np.ndarray, space: SearchSpace) -> Pick:
+def _picked(x: np.ndarray, space: SearchSpace) -> Pick:
     return tuple(int(part.argmax()) for part in np.split(x, np.cumsum([len(layer) for layer in space.layers])[:-1]))
