@@ -70,8 +70,8 @@ def check_search(search: Search, phase: str, precision: str) -> None:
 def gradients_of(search: Search, phase: str) -> torch.Tensor:
     """All gradients of a first step, without the crops, which each device draws on its own."""
     steps_of(search, phase, count=1, crop_padding=0)
-    gradients = [parameter.grad for parameter in search.optimizers[phase].param_groups[0]["params"]]
-    return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+    parameters = search.optimizers[phase].param_groups[0]["params"]
+    return torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in parameters])
 
 
 def check_training(training: Training, precision: str) -> None:
