@@ -2,6 +2,7 @@
 # make wheel: what a device is measured with, in one file.
 # make test-slurm: the workflow on clusters: a SLURM, installed and started here (root, Debian), and stand-ins of others.
 # make report: searches on digits against what costs nothing, in 16 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
+# make site: the documents as pages, in site/.
 # make gpu: what only a GPU can tell, as a page to send to us: three parts of at most MINUTES each, called again they go on.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ BRIEFLY := --quiet rules host
 CONFIG ?= examples/report.yaml
 MINUTES ?= 9
 
-.PHONY: install wheel demo report test test-slurm gpu gpu-tests gpu-steps gpu-search check clean
+.PHONY: install wheel demo report site test test-slurm gpu gpu-tests gpu-steps gpu-search check clean
 .NOTPARALLEL: gpu
 
 install: .venv/installed
@@ -33,6 +34,11 @@ demo: install
 
 report: install
 	$(BIN)/snakemake make_report --cores all --configfile $(CONFIG) $(BRIEFLY)
+
+site: install
+	$(BIN)/python docs/pages.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . site
+	@echo "Open site/docs/index.html"
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

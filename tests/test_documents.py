@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import onnx
+import pages
 import pytest
 import torch
 import yaml
@@ -23,7 +24,8 @@ from fbnet.space import published, read_space
 from fbnet.space.modeldef import entry, render
 
 pytestmark = pytest.mark.xdist_group("documents")  # who asks benchmarks for help does so for all
-DOCUMENTS = ["README.md", "profiles/README.md", "benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CHANGELOG.md", "NOTICE.md", "profiles/README.md", "benchmarks/README.md"]
+DOCUMENTS += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.stem != "index")
 PROGRAMS = ("make", "snakemake", "python", "pip", "tail", "tensorboard", "fbnet", "ssh", "scp", ".")
 ELSEWHERE = {  # what needs a finished run, and the test that has one
     "snakemake make_report --cores 8 --report report.zip": ("test_workflow.py", 'workflow("make_report", "--report"'),
@@ -40,6 +42,7 @@ STAND_INS = {
         case "$1" in
             benchmarks/*) for word in "$@"; do case "$word" in --*) grep -q -e "$word" {folder}/help/"$1" ;; esac; done ;;
             tests/cluster.py) shift; exec "$@" ;;
+            -m) [ "$2" = pytest ]; shift 2; for word in "$@"; do case "$word" in tests/*) test -e "{root}/$word" ;; esac; done ;;
             *) exec {python} "$@" ;;
         esac""",
     "pip": """
@@ -110,7 +113,7 @@ def help_of_benchmarks(stand_ins):
 def stand_ins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bin")
     known = {"python": sys.executable, "make": shutil.which("make"), "tail": shutil.which("tail")}
-    known |= {"folder": folder}
+    known |= {"folder": folder, "root": ROOT}
     for name, text in STAND_INS.items():
         (folder / name).write_text(f"#!/bin/bash\nset -e\n{textwrap.dedent(text).format(**known)}\n", encoding="utf-8")
         (folder / name).chmod(0o755)
@@ -212,6 +215,38 @@ def test_every_snippet_is_valid(document, place, monkeypatch):
         else:
             first = next(iter(settings.get("latency", {"cpu": {}})))
             resolve({"searches": {"fbnet": {}}, "search": {"target": first}} | settings, schema)
+
+
+@pytest.mark.parametrize("path", pages.PAGES)
+def test_what_is_generated_is_up_to_date(path):
+    assert (ROOT / path).read_text(encoding="utf-8") == pages.PAGES[path](), "python docs/pages.py"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Which holds links between pages and their headings, also those of the pages that are found by nobody."""
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--quiet",
+        "--fail-on-warning",
+        "--keep-going",
+        "--conf-dir",
+        "docs",
+        ".",
+        tmp_path,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    pages_of = {path.relative_to(tmp_path).with_suffix(".md").as_posix() for path in tmp_path.rglob("*.html")}
+    assert {*DOCUMENTS} <= pages_of
+    assert not [
+        path for path in tmp_path.rglob("*.html") if re.search(r'(src|href)="https?://[^"]+\.(js|css)"', path.read_text())
+    ]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_the_published_networks_are_all_listed():

@@ -274,7 +274,7 @@ def _typed(value, schema: dict, definitions: dict):
 
     `--config 'search={epochs: 3}'` gives text for all values inside the braces, and YAML takes 1e-4 for text.
     """
-    schema = _resolved(schema, definitions)
+    schema = resolved(schema, definitions)
     if isinstance(value, dict):
         known, other = schema.get("properties", {}), schema.get("additionalProperties") or {}
         return {key: _typed(part, known.get(key, other), definitions) for key, part in value.items()}
@@ -295,19 +295,19 @@ _NULLS = {"null": None, "None": None, "~": None, "": None}
 
 def _with_defaults(value, schema: dict, definitions: dict):
     """A copy with the defaults of the schema's properties wherever a key is absent."""
-    schema = _resolved(schema, definitions)
+    schema = resolved(schema, definitions)
     if not isinstance(value, dict):
         return value
     filled = dict(value)
     for key, part in schema.get("properties", {}).items():
         if key in filled:
             filled[key] = _with_defaults(filled[key], part, definitions)
-        elif "default" in part or "properties" in _resolved(part, definitions):
+        elif "default" in part or "properties" in resolved(part, definitions):
             filled[key] = _with_defaults(part.get("default", {}), part, definitions)
     return filled
 
 
-def _resolved(schema: dict, definitions: dict) -> dict:
+def resolved(schema: dict, definitions: dict) -> dict:
     return definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
@@ -344,12 +344,12 @@ def _sentence(error) -> str:
         [missing] = set(error.validator_value) - set(error.instance)
         return f"{key} lacks the key {missing}"
     if "propertyNames" in error.absolute_schema_path:
-        return f"{key} has the name {error.instance!r}, but a name must be {_allowed(error.schema)}"
+        return f"{key} has the name {error.instance!r}, but a name must be {allowed(error.schema)}"
     shown = "empty" if error.instance in (None, {}, [], "") else repr(error.instance)
-    return f"{key} is {shown}, but must be {_allowed(error.schema)}"
+    return f"{key} is {shown}, but must be {allowed(error.schema)}"
 
 
-def _allowed(schema: dict) -> str:
+def allowed(schema: dict) -> str:
     """What a schema allows, in words."""
     if "enum" in schema:
         return "one of " + ", ".join("null" if value is None else str(value) for value in schema["enum"])

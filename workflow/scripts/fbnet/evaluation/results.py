@@ -35,7 +35,7 @@ def training_runs(results: Path, plan: Mapping[str, Mapping], trainings: int) ->
 
 
 def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, space: SearchSpace, classes: int) -> pd.DataFrame:
-    """A row for each network of a plan: the first of a search, all of a baseline; and for each random search.
+    """A row for each network of a plan, by target and budget: the first of a search, all of a baseline; and for each random search.
 
     `plan`: a NetworkSet as a mapping by name, with `measured`, whether its target is, and `raced`, whether its architectures
     have run a race, whose time is part of `search_s`, as all of the supernet's training is, whoever else chooses from it.
@@ -49,7 +49,7 @@ def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, sp
     targets = {entry["target"] for entry in plan.values()}
     tables = {target: read_table(results / f"latency/{target}.tsv", space, classes) for target in targets}
     rows = [row for name, entry in plan.items() for row in _rows(results, name, entry, tables[entry["target"]], runs)]
-    summary = pd.DataFrame(rows, columns=COLUMNS)
+    summary = pd.DataFrame(rows, columns=COLUMNS).sort_values(["target", "budget_us"], kind="stable", ignore_index=True)
     searches = [
         _random_search(pool, derived, runs)
         for (baseline, _), derived in summary[summary["kind"] == "found"].groupby(["baseline", "method"], sort=False)

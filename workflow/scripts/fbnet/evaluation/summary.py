@@ -111,7 +111,7 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
         if error > allowed:
             remedy = "measure again on a quiet machine"
             if header.get("allocator") == "plain":
-                remedy += ", or with allocator: keep (README, Memory)"
+                remedy += ", or with allocator: keep (docs/latency.md, Memory)"
             warnings.append((about, f"{verdict}: do not trust its latencies; {remedy}"))
     for what, header in headers.items():
         if "disturbed" in header:
