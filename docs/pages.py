@@ -3,7 +3,7 @@
 
     python docs/pages.py         # writes; a test compares
 
-What a key means stands in config.yaml, beside its default. In README.md what is between `<!-- front -->` and `<!-- end -->` is a table.
+What a key means stands in config.yaml, beside its default. README.md has a table between `<!-- front -->` and `<!-- end -->`.
 """
 
 import re
@@ -16,16 +16,17 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
-from fbnet.config import allowed, resolved
-from fbnet.runtime import write_text
+from fbnet.config import allowed, resolved  # noqa: E402
+from fbnet.runtime import write_text  # noqa: E402
 
 INTRODUCTION = """# Configuration
 
 Made by `docs/pages.py` from `workflow/schemas/config.schema.yaml` and the comments of `config.yaml`.
 
-`config.yaml` is the full CIFAR-10 search. A file given with `--configfile` replaces it, and is not merged with it: what it leaves out has the
-default below. Single keys go on the command line, after all targets: `--config 'search={epochs: 30, loss: {beta: 1.2}}'`. Paths may begin with
-`~`. A wrong value stops everything before the first job, with a sentence that names the key. `examples/` has configurations to copy.
+`config.yaml` is the full CIFAR-10 search. A file given with `--configfile` replaces it, and is not merged with it: what it
+leaves out has the default below. Single keys go on the command line, after all targets:
+`--config 'search={epochs: 30, loss: {beta: 1.2}}'`. Paths may begin with `~`. A wrong value stops everything before the first
+job, with a sentence that names the key. `examples/` has configurations to copy.
 """
 
 
@@ -42,7 +43,7 @@ def comments(text: str) -> dict[str, str]:
 
 
 def configuration() -> str:
-    """The page on configuration.yaml: a section for each key of the top, a row for each below."""
+    """The page on config.yaml: a section for each key of the top, a row for each below."""
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     meanings = comments((ROOT / "config.yaml").read_text(encoding="utf-8"))
     parts = [INTRODUCTION]
