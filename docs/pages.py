@@ -60,11 +60,9 @@ def configuration() -> str:
         if not below:
             alone.append(_row(key, section, meanings[key]))
             continue
-        about = meanings.get(key, "")
         rows = [_row(name, part, _meaning(name.replace(shown, path, 1), meanings)) for name, part in below.items()]
-        parts.append(
-            f"## {key}\n\n{about[:1].upper() + about[1:]}{'.' * bool(about)}\n\n{_table(rows)}".replace("\n\n\n\n", "\n\n")
-        )
+        about = meanings.get(key)
+        parts.append("\n\n".join([f"## {key}", *([f"{about[0].upper()}{about[1:]}."] if about else []), _table(rows)]))
     return "\n".join([parts[0], f"## At the top\n\n{_table(alone)}", *parts[1:]])
 
 
@@ -86,11 +84,9 @@ def _meaning(name: str, meanings: dict[str, str]) -> str:
 
 
 def _row(name: str, schema: dict, meaning: str) -> str:
-    default = (
-        "–" if "default" not in schema else f"`{yaml.safe_dump(schema['default'], default_flow_style=True).split(chr(10))[0]}`"
-    )
+    default = yaml.safe_dump(schema.get("default"), default_flow_style=True).splitlines()[0]
     values = "null, or a mapping" if name == "search.front" else allowed(schema)  # `fbnet.sweep` takes it apart before
-    cells = [f"`{name}`", "`''`" if schema.get("default") == "" else default, values, meaning]
+    cells = [f"`{name}`", f"`{default}`" if "default" in schema else "–", values, meaning]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -103,19 +99,12 @@ def front() -> str:
     summary = pd.read_csv(ROOT / "benchmarks/figures/front.tsv", sep="\t")
     summary["column"] = summary.kind.where(summary.kind != "rule", summary.rule)
     accuracies = 100 * summary.pivot_table("top1", "budget_us", "column")
-    columns = {
-        "found": "one-shot search",
-        "macs": "most MACs",
-        "log_macs": "largest Σ log MACs",
-        "random_search": "random search",
-    }
+    columns = {"found": "one-shot search", "macs": "most MACs", "log_macs": "largest Σ log MACs"}
+    columns |= {"random_search": "random search"}
     lines = [f"| within | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
     for budget, row in [*accuracies.iterrows(), ("mean", accuracies.mean())]:
-        lines.append(
-            f"| {budget if budget == 'mean' else f'{budget:.0f} µs'} | "
-            + " | ".join(f"{row[key]:.1f} %" for key in columns)
-            + " |"
-        )
+        cells = [budget if budget == "mean" else f"{budget:.0f} µs", *(f"{row[key]:.1f} %" for key in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

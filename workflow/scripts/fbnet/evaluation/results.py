@@ -37,7 +37,8 @@ def training_runs(results: Path, plan: Mapping[str, Mapping], trainings: int) ->
 def summarise(results: Path, plan: Mapping[str, Mapping], runs: pd.DataFrame, space: SearchSpace, classes: int) -> pd.DataFrame:
     """A row for each network of a plan, by target and budget, and for each random search.
 
-    Of a search its first network, of a baseline all. `plan`: a NetworkSet as a mapping by name, with `measured`, whether its target is, and `raced`, whether its architectures
+    Of a search its first network, of a baseline all.
+    `plan`: a NetworkSet as a mapping by name, with `measured`, whether its target is, and `raced`, whether its architectures
     have run a race, whose time is part of `search_s`, as all of the supernet's training is, whoever else chooses from it.
     `latency_us` is measured and rescaled:
     `measured_us` / `level`, the scale factor of that measurement; where nothing was measured, it is `predicted_us`. A random
