@@ -224,7 +224,7 @@ def test_what_is_generated_is_up_to_date(path):
 
 def test_the_site_builds_without_a_warning(tmp_path):
     """Which holds links between pages and their headings, also those of the pages that are found by nobody."""
-    options = "--quiet --fail-on-warning --keep-going --conf-dir docs".split()
+    options = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
     command = [sys.executable, "-m", "sphinx", *options, ".", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
