@@ -231,3 +231,18 @@ def test_the_time_of_a_race_is_the_search_s(tiny, tmp_path):
     for raced, search_s in ((True, 36.0), (False, 30.0)):
         [row] = summarise(tmp_path, {"first": entry | {"raced": raced}}, runs, tiny, 10).to_dict("records")
         assert (row["search_s"], row["training_s"], row["supernet_top1"]) == (search_s, 7.0, 0.5)
+
+
+def test_a_summary_goes_from_the_least_budget_to_the_largest(tiny, tmp_path):
+    for folder in ("latency", "architectures"):
+        (tmp_path / folder).mkdir()
+    table = read_table(write_table(tmp_path / "latency/cpu.tsv", tiny), tiny, 10)
+    plan = {}
+    for name, budget in {"fast_10ms": "10ms", "fast_2ms": "2ms", "fast": None, "fast_1ms": "1ms"}.items():
+        described(table, 10, {name: ("skip", "skip", "skip")}).to_csv(
+            tmp_path / f"architectures/{name}.tsv", sep="\t", index=False
+        )
+        plan[name] = vars(NetworkSet("rule", "cpu", (name,), rule="macs", baseline=name, budget=budget))
+        plan[name] |= {"measured": False, "raced": False}
+    runs = pd.DataFrame([(name, 0, 0.8, 0.9, 7.0) for name in plan], columns=RUNS)
+    assert list(summarise(tmp_path, plan, runs, tiny, 10)["network"]) == ["fast_1ms", "fast_2ms", "fast_10ms", "fast"]
