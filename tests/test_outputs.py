@@ -1,9 +1,18 @@
-"""docs/outputs.md and docs/troubleshooting.md: the files and columns of a run, and what the software says, as they are."""
+"""What documents say of results: the columns of files, how images are prepared, and the messages of the software."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+
 from conftest import ROOT
+from fbnet.data.batches import Batches
+from fbnet.data.dataset import ARRAYS, Dataset
+from fbnet.data.photograph import fitted
+from fbnet.data.survey import stored_size
 
 
 def described() -> dict[str, dict[str, bool]]:
@@ -49,3 +58,26 @@ def test_every_column_of_a_finished_run_is_described(finished_workflow):
 def test_every_column_of_an_evaluation_is_described(evaluated_workflow):
     used = check(evaluated_workflow.folder / "results")
     assert {"evaluation/summary.tsv", "evaluation/ranking.tsv", "evaluation/devices.tsv", "choice/{search}.tsv"} <= used
+
+
+def test_images_are_prepared_as_the_page_says(tmp_path):
+    """The function of docs/architectures.md against what an evaluation gets from the same file."""
+    page = (ROOT / "docs/architectures.md").read_text(encoding="utf-8")
+    [function] = [body for body in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "def preprocessed" in body]
+    found: dict = {}
+    exec(function, found)
+    noise = np.random.default_rng(0).integers(0, 255, (50, 90, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # turned
+    for name, side, resolution in (("a.png", 40, 32), ("b.jpg", 700, 32), ("c.jpg", 700, 224), ("d.jpg", 900, 64)):
+        Image.fromarray(noise).resize((2 * side, side)).save(tmp_path / name, exif=exif)
+        size = stored_size(resolution)
+        stored, labels = fitted(str(tmp_path / name), size)[None], np.zeros(1, dtype=np.int64)
+        about = {"mean": (0.49, 0.48, 0.44), "std": (0.24, 0.25, 0.26), "resolution": resolution}
+        arrays = dict(zip(ARRAYS, (stored, labels, stored, labels), strict=True))
+        dataset = Dataset("some", ("one",), **about, **arrays)
+        [(expected, _)] = Batches(dataset, np.arange(1), 1, torch.device("cpu")).plain()
+        (tmp_path / "dataset.json").write_text(json.dumps(about | {"size": size}), encoding="utf-8")
+        images = found["preprocessed"](tmp_path / name, tmp_path / "dataset.json")
+        assert images.dtype == np.float32
+        np.testing.assert_allclose(images, expected.numpy(), atol=1e-6, err_msg=name)
