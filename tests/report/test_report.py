@@ -310,7 +310,8 @@ def test_theta_caption_names_the_least_decided_layer(tmp_path):
 def test_a_space_of_all_operators_is_drawn(tmp_path):
     space = read_space("fbnet_all")
     names = [cell.op for cell in space.layers[1]]
-    ops = {f"part {start}": [names[(start + at) % len(names)] for at in range(22)] for start in (0, 22)}
+    starts = (0, 22, len(names) - 17)  # in the last `skip`, the first of all names, stands where channels change
+    ops = {f"part {start}": [names[(start + at) % len(names)] for at in range(22)] for start in starts}
     stage_diagram(ops, space, "all", tmp_path / "all.svg")
     text = (tmp_path / "all.svg").read_text(encoding="utf-8")
     for words in ("kernel 7×7", "4 groups", "squeeze-excite", "two depthwise", "shift", "basic block", "skip"):
