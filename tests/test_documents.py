@@ -229,7 +229,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     built = {
-        path.relative_to(tmp_path).with_suffix(".md").as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")
+        path.relative_to(tmp_path).with_suffix(".md").as_posix(): path.read_text(encoding="utf-8")
+        for path in tmp_path.rglob("*.html")
     }
     assert {*DOCUMENTS} <= {*built}
     assert not [path for path, text in built.items() if re.search(r'(src|href)="https?://[^"]+\.(js|css)"', text)]  # offline
