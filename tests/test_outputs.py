@@ -1,5 +1,6 @@
 """What documents say of results: the columns of files, how images are prepared, and the messages of the software."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -81,3 +82,34 @@ def test_images_are_prepared_as_the_page_says(tmp_path):
         images = found["preprocessed"](tmp_path / name, tmp_path / "dataset.json")
         assert images.dtype == np.float32
         np.testing.assert_allclose(images, expected.numpy(), atol=1e-6, err_msg=name)
+
+
+def said() -> list[str]:
+    """What the software may say: all texts in its sources, … for what is filled in."""
+
+    def text(node: ast.AST) -> str:
+        match node:
+            case ast.Constant(value=str(value)):
+                return re.sub(r"%[.+\d]*[sdfr]", "…", value)
+            case ast.JoinedStr(values=parts):
+                return "".join(map(text, parts))
+            case _:
+                return "…"
+
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "workflow/scripts").rglob("*.py")]
+    return [text(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)]
+
+
+def messages() -> list[str]:
+    """The messages of docs/troubleshooting.md that are ours: neither Snakemake's nor the system's."""
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    ours = page.partition("\n## Configuration\n")[2]
+    return [found for found in re.findall(r"^\| `([^`]+)`", ours, re.M) if found != "No space left on device"]
+
+
+def test_every_message_that_is_explained_is_one_that_we_give():
+    texts = said()
+    for message in messages():
+        pattern = re.compile(".*".join(re.escape(part.strip(" …")) for part in message.split("…")), re.DOTALL)
+        assert any(pattern.search(text) for text in texts), message
+    assert len(messages()) > 40
