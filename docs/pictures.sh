@@ -9,5 +9,5 @@ snakemake all make_report all_trained plot_front --rulegraph dot --cores 1 2>/de
   dot -Tsvg -Grankdir=LR -Gnodesep=0.12 -Granksep=0.35 >docs/pipeline.svg
 cp "$results/plots/$search.theta.svg" docs/worth.svg
 cp "$results/front.svg" docs/front.svg
-chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1500 \
+chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,960 \
   --screenshot=docs/report.png "file://$(realpath "$results")/report.html"
