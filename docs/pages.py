@@ -10,15 +10,15 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow/scripts"))
+
 import pandas as pd
 import yaml
 
+from fbnet.config import allowed, resolved
+from fbnet.runtime import write_text
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow/scripts"))
-
-from fbnet.config import allowed, resolved  # noqa: E402
-from fbnet.runtime import write_text  # noqa: E402
-
 INTRODUCTION = """# Configuration
 
 Made by `docs/pages.py` from `workflow/schemas/config.schema.yaml` and the comments of `config.yaml`.
@@ -46,8 +46,7 @@ def configuration() -> str:
     """The page on config.yaml: a section for each key of the top, a row for each below."""
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     meanings = comments((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    parts = [INTRODUCTION]
-    alone = []
+    alone, sections = [], []
     for key, value in schema["properties"].items():
         section, below = resolved(value, schema["$defs"]), {}
         if key == "searches":
@@ -62,8 +61,8 @@ def configuration() -> str:
             continue
         rows = [_row(name, part, _meaning(name.replace(shown, path, 1), meanings)) for name, part in below.items()]
         about = meanings.get(key)
-        parts.append("\n\n".join([f"## {key}", *([f"{about[0].upper()}{about[1:]}."] if about else []), _table(rows)]))
-    return "\n".join([parts[0], f"## At the top\n\n{_table(alone)}", *parts[1:]])
+        sections.append("\n\n".join([f"## {key}", *([f"{about[0].upper()}{about[1:]}."] if about else []), _table(rows)]))
+    return "\n".join([INTRODUCTION, f"## At the top\n\n{_table(alone)}", *sections])
 
 
 def _below(schema: dict, name: str, found: dict[str, dict], definitions: dict) -> None:

@@ -42,7 +42,6 @@ STAND_INS = {
         case "$1" in
             benchmarks/*) for word in "$@"; do case "$word" in --*) grep -q -e "$word" {folder}/help/"$1" ;; esac; done ;;
             tests/cluster.py) shift; exec "$@" ;;
-            -m) [ "$2" = pytest ]; shift 2; for word in "$@"; do case "$word" in tests/*) test -e "{root}/$word" ;; esac; done ;;
             *) exec {python} "$@" ;;
         esac""",
     "pip": """
@@ -113,7 +112,7 @@ def help_of_benchmarks(stand_ins):
 def stand_ins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bin")
     known = {"python": sys.executable, "make": shutil.which("make"), "tail": shutil.which("tail")}
-    known |= {"folder": folder, "root": ROOT}
+    known |= {"folder": folder}
     for name, text in STAND_INS.items():
         (folder / name).write_text(f"#!/bin/bash\nset -e\n{textwrap.dedent(text).format(**known)}\n", encoding="utf-8")
         (folder / name).chmod(0o755)

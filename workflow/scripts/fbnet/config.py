@@ -308,6 +308,7 @@ def _with_defaults(value, schema: dict, definitions: dict):
 
 
 def resolved(schema: dict, definitions: dict) -> dict:
+    """What a schema refers to, or itself."""
     return definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
