@@ -1,7 +1,7 @@
 # make demo: a whole search in minutes, offline, on this machine's CPU.   make test: the tests.   make install: only .venv.
 # make wheel: what a device is measured with, in one file.
 # make test-slurm: the workflow on clusters: a SLURM, installed and started here (root, Debian), and stand-ins of others.
-# make report: searches on digits against what costs nothing, in 16 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
+# make report: searches on digits against what costs nothing, in 12 to 16 minutes on 2 cores; make report CONFIG=config.yaml: of your own searches.
 # make site: the documents as pages, in site/.
 # make gpu: what only a GPU can tell, as a page to send to us: three parts of at most MINUTES each, called again they go on.
 PYTHON ?= python3

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import ROOT, SPACES, TINY
+from fbnet.architecture.rules import RULES
 from fbnet.config import check_yaml, resolve
 from fbnet.errors import InputError
 from fbnet.evaluation import network_sets
@@ -25,6 +26,11 @@ def test_config_yaml_spells_out_the_defaults():
     keys = re.findall(r"^\s*(\w+):", (ROOT / "config.yaml").read_text(encoding="utf-8"), re.M)
     for part in (SCHEMA, *SCHEMA["$defs"].values()):
         assert not properties(part) - set(keys) - {"table"}, "a key is missing in config.yaml"
+
+
+@pytest.mark.parametrize("part", ["race", "evaluation"])
+def test_every_rule_may_be_chosen(part):
+    assert SCHEMA["properties"][part]["properties"]["rules"]["items"]["enum"] == list(RULES)
 
 
 def properties(schema):

@@ -99,6 +99,9 @@ USERS = {
     "latency/validation": {"validate_latency", "measure_architecture"},
     "architecture/sampling": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"},
     "architecture/program": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice", "evaluate"},
+    "architecture/rules": {
+        *("sample_architecture", "sample_baseline", "learn_entrants", "explain_choice", "evaluate", "make_report"),
+    },
     "architecture/entrants": {"sample_architecture", "learn_entrants"},
     "architecture/alternatives": {"explain_choice"},
     "architecture/budget": {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fbnet.architecture.budgets import add_options, read_budgets
 from fbnet.architecture.entrants import learned, race_seed
-from fbnet.architecture.sampling import RULES, described, log_probability
+from fbnet.architecture.rules import RULES
+from fbnet.architecture.sampling import described, log_probability
 from fbnet.evaluation.trained import read_trained
 from fbnet.latency import read_table
 from fbnet.runtime import log, replacing, run

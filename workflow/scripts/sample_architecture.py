@@ -9,7 +9,8 @@ import pandas as pd
 from fbnet.architecture.budgets import add_options, read_budgets
 from fbnet.architecture.entrants import entrants, race_seed
 from fbnet.architecture.program import Budget
-from fbnet.architecture.sampling import RULES, described, draw, log_probability
+from fbnet.architecture.rules import RULES
+from fbnet.architecture.sampling import described, draw, log_probability
 from fbnet.data.dataset import read_dataset
 from fbnet.device import choose_device
 from fbnet.latency import LatencyTable, read_table

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fbnet.architecture import in_us
 from fbnet.architecture.budgets import add_options, latency_budget, read_budgets
-from fbnet.architecture.sampling import RULES, by_rule, described, draw_blindly, draw_spread
+from fbnet.architecture.rules import RULES
+from fbnet.architecture.sampling import by_rule, described, draw_blindly, draw_spread
 from fbnet.latency import LatencyTable, read_table
 from fbnet.runtime import log, replacing, run
 from fbnet.space import in_space, read_architectures, read_space
@@ -50,7 +51,7 @@ if __name__ == "__main__":
     parser.add_argument("--space", required=True, help="search space: a name, a YAML file, or JSON")
     parser.add_argument("--classes", type=int, default=10, help="number of classes of the last layer")
     parser.add_argument("--published", nargs="+", help="these published networks")
-    parser.add_argument("--rule", choices=RULES, help="or: the most MACs, or the largest Σ log(1 + MACs), within the budgets")
+    parser.add_argument("--rule", choices=RULES, help="or: what this rule chooses within the budgets")
     parser.add_argument(
         "--spread", nargs="*", metavar="BUDGET", help="or: random ones, from half of the least of these latencies to the largest"
     )

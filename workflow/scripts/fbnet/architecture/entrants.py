@@ -8,14 +8,14 @@ import numpy as np
 
 from fbnet.architecture.budgets import latency_budget
 from fbnet.architecture.program import Budget, best
+from fbnet.architecture.rules import RULES
 from fbnet.architecture.sampling import draw_blindly, log_probs, rule_values
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.space import SearchSpace
 
 Ops = tuple[str, ...]
-# In which shares scores are expected to foretell accuracy. Σ log MACs tells depth beside MACs, which is good or bad by the space.
-EXPECTED = {"theta": 1.0, "macs": 1.0, "log_macs": 0.0}
+EXPECTED = {"theta": 1.0} | {name: rule.expected for name, rule in RULES.items()}  # shares in which scores foretell accuracy
 LEAST_SLOPE = 0.25  # correlation of accuracy with these that is expected against all appearances: few trainings are noise
 
 

@@ -8,12 +8,12 @@ from scipy.special import log_softmax
 
 from fbnet.architecture.budgets import latency_budget
 from fbnet.architecture.program import Budget, Pick, Values, best, refusal
+from fbnet.architecture.rules import RULES
 from fbnet.errors import InputError
 from fbnet.latency import LatencyTable
 from fbnet.network import size
 from fbnet.space import SearchSpace
 
-RULES = ("macs", "log_macs")  # what costs nothing
 TRIES = 1000  # random draws for each that is wanted, before too few of them keep the budgets
 BINS = 1 << 14  # of a budget, for counting the architectures within it
 
@@ -68,19 +68,16 @@ def log_probs(theta) -> list[np.ndarray]:
 
 
 def by_rule(space: SearchSpace, rule: str, budgets: Sequence[Budget] = ()) -> tuple[str, ...]:
-    """What a rule of thumb chooses within budgets: "macs", the most MACs; "log_macs", the largest Σ log(1 + MACs).
-
-    The sum is over layers. Raises InputError if no architecture keeps the budgets.
-    """
+    """What a rule of thumb (RULES) chooses within budgets. Raises InputError if no architecture keeps them."""
     for pick in best(space, rule_values(space, rule), budgets):
         return space.ops(pick)
     raise InputError(refusal(space, budgets))
 
 
 def rule_values(space: SearchSpace, rule: str) -> list[np.ndarray]:
-    """What each candidate of each layer counts by a rule."""
-    macs = [np.array([size([cell])[0] for cell in layer], dtype=float) for layer in space.layers]
-    return [row / max(map(np.max, macs)) for row in macs] if rule == "macs" else [np.log1p(row) for row in macs]
+    """What each candidate of each layer counts by a rule, relative to the one that counts most."""
+    rows = [np.array([RULES[rule].value(*size([cell])) for cell in layer], dtype=float) for layer in space.layers]
+    return [row / max(map(np.max, rows)) for row in rows]
 
 
 def draw_spread(table: LatencyTable, count: int, least_us: float, most_us: float, seed: int = 0) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress
 
+from fbnet.architecture.rules import RULES
 from fbnet.evaluation.significance import Difference, Uncertainty, welch
 from fbnet.evaluation.words import counted, milliseconds
 
@@ -112,9 +113,6 @@ def _mean_latency(group: pd.DataFrame) -> float:
     return float(np.exp(np.log(group["latency_us"].astype(float)).mean()))
 
 
-AGAINST = {"macs": "the most MACs", "log_macs": "the largest Σ log MACs"}  # rules in words
-
-
 def sentences(summary: pd.DataFrame, compared: pd.DataFrame, mape: Mapping[str, float]) -> list[tuple[str, str]]:
     """A sentence for every claim that summary and comparisons allow; `mape`: that of each target's table in its validation.
 
@@ -168,12 +166,12 @@ def _who_else(row: Mapping, summary: pd.DataFrame) -> str:
             more = f"the search's cost would allow {drawn}: set evaluation.random to it"
             return f"random search (the best of {pool} by validation; {more})"
         return f"random search at the same cost ({f'the best of {drawn} by validation' if drawn > 1 else 'a single one'})"
-    return f"the architecture with {AGAINST[row['against']]} (a rule that costs nothing)"
+    return f"the architecture with {RULES[row['against']].words} (a rule that costs nothing)"
 
 
 def _unbeaten(rows: list[Mapping], derived: pd.DataFrame) -> str:
     names = [
-        "random search at its own cost" if row["against"] == "random_search" else f"the rule “{AGAINST[row['against']]}”"
+        "random search at its own cost" if row["against"] == "random_search" else f"the rule “{RULES[row['against']].words}”"
         for row in rows
     ]
     several = len(derived) > 1

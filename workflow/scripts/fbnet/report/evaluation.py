@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnet.evaluation.evidence import AGAINST
+from fbnet.architecture.rules import RULES
 from fbnet.report.devices import OnDevice, read_devices
 from fbnet.report.networks import Network, read_summary
 from fbnet.report.tables import (
@@ -93,7 +93,7 @@ _COMPARISON: Mapping[str, Callable] = {
     **dict.fromkeys(["target", "baseline", "method", "networks", "other"], word),
     "budget_us": if_any(positive),
     **dict.fromkeys(["top1", "other_top1"], share),
-    "against": one_of("random", "random_search", *AGAINST),
+    "against": one_of("random", "random_search", *RULES),
     "others": count,
     "difference": signed,
     "half_width": if_finite(number),

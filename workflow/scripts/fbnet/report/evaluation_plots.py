@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.lines import Line2D
 
+from fbnet.architecture.rules import RULES
 from fbnet.evaluation.significance import Uncertainty, welch
 from fbnet.evaluation.words import counted
 from fbnet.report.diagram import stage_diagram
@@ -45,10 +46,13 @@ def accuracy_latency(networks: Sequence[Network], title: str, path: Path) -> Non
     save(figure, path, _scatter_caption(networks, targets))
 
 
+_RULE_LOOKS = [("P", "#9c2f5e"), ("X", "#2f7d4f"), ("v", "#7a5c00"), ("h", "#4b3f8f")]
 _LOOKS = {  # by rule, or else by kind
     "found": {"marker": "o", "ms": 6.5, "color": "#0b3c6f", "zorder": 5},
-    "macs": {"marker": "P", "ms": 6.5, "color": "#9c2f5e", "zorder": 4},
-    "log_macs": {"marker": "X", "ms": 6.5, "color": "#2f7d4f", "zorder": 4},
+    **{
+        rule: {"marker": marker, "ms": 6.5, "color": color, "zorder": 4}
+        for rule, (marker, color) in zip(RULES, itertools.cycle(_RULE_LOOKS), strict=False)
+    },
     "random_search": {"marker": "*", "ms": 11, "color": "0.15", "zorder": 4},
     "random": {"marker": "^", "ms": 5.5, "color": "0.58", "zorder": 3},
     "ranked": {"marker": "^", "ms": 4, "color": "0.78", "zorder": 2.5},

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fbnet.evaluation.evidence import AGAINST
+from fbnet.architecture.rules import RULES
 from fbnet.report.evaluation import Comparison, Evaluation
 from fbnet.report.words import NBSP
 
@@ -56,7 +56,7 @@ def headline(evaluation: Evaluation) -> Headline | None:
     if any(network.drawn > network.pool for network in searches.values()):
         same_cost = "random search"
     every = [
-        *(Column(rule, f"{text[4:]}", "a rule, costs nothing") for rule, text in AGAINST.items()),
+        *(Column(name, rule.words.removeprefix("the "), "a rule, costs nothing") for name, rule in RULES.items()),
         *(Column("random_search", same_cost, "best by validation"), Column("random", "random architectures", "their mean")),
     ]
     rows = []
@@ -75,7 +75,7 @@ def headline(evaluation: Evaluation) -> Headline | None:
 
 
 def _sentence(rows: Sequence[Row], same_cost: str, by: str) -> str:
-    groups = {"every rule that costs nothing": [*AGAINST], same_cost: ["random_search"], "random architectures": ["random"]}
+    groups = {"every rule that costs nothing": [*RULES], same_cost: ["random_search"], "random architectures": ["random"]}
     parts = []
     for text, against in groups.items():
         verdicts = [own for row in rows if (own := [row.cells[name].verdict for name in against if name in row.cells])]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from fbnet.architecture.rules import RULES
 from fbnet.errors import InputError
-from fbnet.evaluation.evidence import AGAINST
 from fbnet.report.tables import count, if_any, number, one_of, positive, read_tsv, share, whole, word
 from fbnet.report.words import NBSP, milliseconds
 
@@ -55,7 +55,7 @@ class Network:
     @property
     def what(self) -> str:
         """Its kind in words."""
-        return f"rule: {AGAINST[self.rule]}" if self.kind == "rule" else KINDS[self.kind]
+        return f"rule: {RULES[self.rule].words}" if self.kind == "rule" else KINDS[self.kind]
 
     @property
     def best_of(self) -> str:
@@ -68,7 +68,7 @@ _SUMMARY = {
     **dict.fromkeys(["search", "baseline"], str),
     "kind": one_of(*KINDS),
     "seed": if_any(whole),
-    "rule": if_any(one_of(*AGAINST)),
+    "rule": if_any(one_of(*RULES)),
     **dict.fromkeys(["predicted_us", "latency_us"], positive),
     **dict.fromkeys(["budget_us", "measured_us", "level"], if_any(positive)),
     **dict.fromkeys(["macs", "params"], whole),
