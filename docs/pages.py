@@ -78,7 +78,9 @@ def _meaning(name: str, meanings: dict[str, str]) -> str:
     if name in meanings:
         return meanings[name]
     if name == "latency.cpu.table":
-        return "a table made elsewhere; beside it only batch and dtype, which it must not contradict"
+        return "a table made elsewhere; beside it only batch, dtype, which it must not contradict, and validation"
+    if name == "latency.cpu.validation":
+        return "beside a table made elsewhere: what whole networks take there"
     return meanings["search" + name.removeprefix("train")]  # what both have is explained once
 
 

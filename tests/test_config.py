@@ -186,6 +186,16 @@ WRONG = [
     ("latency.cpu.runs", 2.5, "latency.cpu.runs is 2.5"),
     ("latency.cpu", {"table": "none.tsv"}, "latency.cpu.table is 'none.tsv', but there is no such file"),
     ("latency.cpu", {"table": "config.yaml", "runs": 3}, "names a table and also runs"),
+    (
+        "latency.cpu",
+        {"table": "config.yaml", "validation": "no.tsv"},
+        "validation is 'no.tsv', but there is no such file",
+    ),
+    (
+        "latency.cpu",
+        {"validation": "config.yaml"},
+        "validation is for a table from elsewhere, but cpu is measured here",
+    ),
     ("latency.cpu.engine", "tvm", "latency.cpu.engine is 'tvm', but must be one of torch, onnxruntime, command, analytic"),
     ("latency.cpu", {"engine": "onnxruntime", "dtype": "bfloat16"}, "measured on the cpu in float32 or int8 only"),
     ("latency.cpu", {"dtype": "int8"}, "latency.cpu: dtype is 'int8', but that is for engine 'onnxruntime'"),

@@ -17,6 +17,7 @@ from conftest import BUDGET, ROOT, TINY, Workflow, with_settings, write_table
 from fbnet.architecture.sampling import described
 from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
+from fbnet.latency.validation import draw
 from fbnet.provenance import code_hashes
 from fbnet.search import read_supernet
 
@@ -95,7 +96,8 @@ USERS = {
     "latency/profiling": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/drift": {"profile_latency", "validate_latency", "measure_architecture"},
     "latency/acceptance": {"profile_latency"},
-    "latency/foreign": {"profile_latency"},
+    "latency/foreign": {"profile_latency", "validate_latency"},
+    "latency/elsewhere": {"validate_latency"},
     "latency/validation": {"validate_latency", "measure_architecture"},
     "architecture/sampling": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice"},
     "architecture/program": {"sample_architecture", "sample_baseline", "learn_entrants", "explain_choice", "evaluate"},
@@ -119,7 +121,7 @@ USERS = {
     "report/search_plots": {"plot_search"},
     "report/evaluation_plots": {"make_report"},
     "report/diagram": {"plot_search", "make_report"},
-    "evaluation/evidence": {"evaluate", "make_report"},
+    "evaluation/evidence": {"evaluate"},
     "evaluation/significance": {"evaluate", "make_report"},
     "evaluation/words": {"evaluate", "plot_latency", "validate_latency", "plot_search", "plot_front", "make_report"},
     "evaluation/results": {"evaluate"},
@@ -503,6 +505,24 @@ def test_a_configfile_stands_for_itself_and_a_table_that_is_brought_is_used_as_i
     assert failed.returncode != 0
     assert "no row for layer stem, conv_k3" in failed.stdout
     assert "Traceback" not in failed.stdout
+
+
+def test_a_table_that_is_brought_can_bring_its_validation(workflow, tiny):
+    table = read_table(write_table(workflow.folder / "phone.tsv", tiny), tiny, 10)
+    rows = [f"{' '.join(ops)}\t{how}\t{table.predict(ops) / 2}" for ops, how in draw(table, 4)]
+    (workflow.folder / "measured.tsv").write_text("\n".join(["ops\tdrawn\tmeasured_us", *rows]) + "\n", encoding="utf-8")
+    made, phone = "results/latency/phone.validation.tsv", {"table": "phone.tsv"}
+    workflow.configure(with_settings(latency={"phone": phone}, search__target="phone"))
+    refused = workflow(made)
+    assert "can be brought, too, as the key validation of the latency target" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    workflow.configure(with_settings(latency={"phone": phone | {"validation": "measured.tsv"}}, search__target="phone"))
+    done = workflow(made)
+    assert done.returncode == 0, done.stdout
+    assert read_header(workflow.folder / made)["bias"] == "1.0000"
+    whole = workflow("--dry-run", "--config", "validation={strict: true, networks: 5}").stdout
+    assert "train_supernet" in whole
+    assert "validate_latency" not in whole  # what was measured elsewhere is as it is, and a strict search waits for it
 
 
 def test_export_appends_to_a_file_kept_by_hand(finished_workflow, script, tmp_path):

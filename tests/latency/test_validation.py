@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from conftest import ELASTIC
 from fbnet.latency import LatencyTable
-from fbnet.latency.validation import COLUMNS, draw, statistics
+from fbnet.latency.validation import COLUMNS, Measured, compared, draw, statistics
 from fbnet.report.latency_plots import heat_map, scatter
 from fbnet.space import read_space
 
@@ -88,3 +88,17 @@ def test_pictures_say_what_they_show(name, tmp_path):
 def test_a_table_of_nothing_can_be_drawn(tmp_path):
     heat_map(table_of(SMALL, lambda cell: 0.0), "nothing", tmp_path / "heat.svg")
     assert "nothing" in (tmp_path / "heat.svg").read_text(encoding="utf-8")
+
+
+def test_a_comparison_says_how_measurements_repeat_where_that_is_known():
+    table = table_of(read_space("tiny"))
+    networks = [Measured(ops, how, 2 * table.predict(ops)) for ops, how in draw(table, 8)]
+    rows, lines = compared(table, networks)
+    assert [row["error"] for row in rows] == pytest.approx([-0.5] * 8)
+    assert [lines[key] for key in ("mean_error", "scale", "rescaled_error", "networks")] == ["0.5000", "0.5000", "0.0000", "8"]
+    assert "retest_mean_error" not in lines
+    assert lines["result"].endswith("Kendall's τ 1.000. How they repeat is not told.")
+    again = [one._replace(first_us=1.1 * one.measured_us, second_us=one.measured_us) for one in networks]
+    _, lines = compared(table, again)
+    assert lines["retest_mean_error"] == "0.1000"
+    assert "Test-retest error: MAPE 10.0% between two measurements" in lines["result"]

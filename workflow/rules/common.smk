@@ -126,6 +126,11 @@ def is_measured(target):
     return "table" not in settings and settings["engine"] != "analytic"
 
 
+def is_validated(target):
+    """Whether this target's table is compared with whole networks, here or where it is from."""
+    return is_measured(target) or "validation" in CONFIG["latency"][target]
+
+
 def in_supernet(file):
     """A file of the supernet that a search chooses from."""
     return lambda wildcards: f"{RESULTS}/search/{SUPERNETS[wildcards.search]}/{file}"
@@ -168,5 +173,5 @@ def final_files(wildcards):
     if only_profiling():
         return TABLES
     plots = [f"{RESULTS}/latency/{target}.svg" for target in USED]
-    validations = [f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)]
+    validations = [f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_validated(target)]
     return MODELDEFS + MODELS + plots + validations

@@ -194,7 +194,7 @@ rule evaluate:
             {f"{RESULTS}/latency/{target}.tsv" for target in USED}
             | {table for entry in SETS.values() for table in tables_of_budgets(entry.others)}
         ),
-        validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_measured(target)],
+        validations=[f"{RESULTS}/latency/{target}.validation.tsv" for target in USED if is_validated(target)],
     output:
         summary=report(f"{RESULTS}/evaluation/summary.tsv", category="Evaluation", caption="../report/summary.rst"),
         runs=f"{RESULTS}/evaluation/runs.tsv",

@@ -69,6 +69,7 @@ rule plot_latency:
 rule validate_latency:
     input:
         table=rules.profile_latency.output.table,
+        measured=own_validation,
     output:
         validation=f"{RESULTS}/latency/{TARGET}.validation.tsv",
         plot=report(f"{RESULTS}/latency/{TARGET}.validation.svg", category="Latency", caption="../report/validation.rst"),
@@ -90,9 +91,9 @@ rule validate_latency:
         space=json_of(SPACE.definition),
         classes=CLASSES,
         options=target_options,
-        networks=VALIDATION["networks"],
-        runs=VALIDATION["runs"],
+        effort=validation_options,
+        measured=file_option("measured", "measured"),
     shell:
         "{params.run} --table {input.table:q} --space {params.space:q} --classes {params.classes}"
-        " {params.options:q} --networks {params.networks} --runs {params.runs}"
+        " {params.options:q} {params.effort:q} {params.measured:q}"
         " --out {output.validation:q} --plot {output.plot:q} --log {log:q}"

@@ -135,9 +135,9 @@ def evaluation_plan():
 
 
 def files_of_target(target):
-    """A target's table, its picture, its validation and the picture of that, - where nothing is measured."""
+    """A target's table, its picture, its validation and the picture of that, - where there is none."""
     stem = f"{RESULTS}/latency/{target}"
-    validation = [f"{stem}.validation.tsv", f"{stem}.validation.svg"] if is_measured(target) else ["-", "-"]
+    validation = [f"{stem}.validation.tsv", f"{stem}.validation.svg"] if is_validated(target) else ["-", "-"]
     return [f"{stem}.tsv", f"{stem}.svg", *validation]
 
 

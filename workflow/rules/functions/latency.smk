@@ -6,6 +6,17 @@ def own_table(wildcards):
     return CONFIG["latency"][target_of_job(wildcards)].get("table", [])
 
 
+def own_validation(wildcards):
+    """What whole networks take on this target, if the user brings that beside its table."""
+    return CONFIG["latency"][target_of_job(wildcards)].get("validation", [])
+
+
+def validation_options(wildcards):
+    """How many networks are measured, and for how long, where they are measured here."""
+    brought = "validation" in CONFIG["latency"][target_of_job(wildcards)]
+    return [] if brought else [f"--{key}={VALIDATION[key]}" for key in ("networks", "runs")]
+
+
 def table_settings(target):
     """What a target's table is made for, as text by key; a table that is brought may say less."""
     own = CONFIG["latency"][target]

@@ -47,7 +47,7 @@ def table_options(wildcards, input):
 def search_validation(wildcards):
     """The validation of that table, if the search must not start from a bad one."""
     target = training_search(wildcards)["target"]
-    wanted = VALIDATION["strict"] and is_measured(target) and looks_at_latency(wildcards)
+    wanted = VALIDATION["strict"] and is_validated(target) and looks_at_latency(wildcards)
     return f"{RESULTS}/latency/{target}.validation.tsv" if wanted else []
 
 

@@ -103,15 +103,20 @@ def _check_dataset(dataset: dict) -> None:
 
 def _check_target(name: str, target: dict) -> None:
     if "table" not in target:
+        if "validation" in target:
+            raise InputError(
+                f"latency.{name}.validation is for a table from elsewhere, but {name} is measured here: leave it out"
+            )
         Target(**{key: value for key, value in target.items() if key not in ("precision", "runs", "resources")}).check(
             f"latency.{name}"
         )
     else:
-        others = ", ".join(key for key in target if key not in ("table", "batch", "dtype"))
+        others = ", ".join(key for key in target if key not in ("table", "validation", "batch", "dtype"))
         if others:
             raise InputError(f"latency.{name} names a table and also {others}: a table is used as it is, leave {others} out")
-        if not Path(target["table"]).is_file():
-            raise InputError(f"latency.{name}.table is {target['table']!r}, but there is no such file")
+        for key in ("table", "validation"):
+            if key in target and not Path(target[key]).is_file():
+                raise InputError(f"latency.{name}.{key} is {target[key]!r}, but there is no such file")
 
 
 def _check_search(name: str, search: dict, config: dict) -> None:
@@ -251,7 +256,7 @@ def _at_home(config: dict) -> dict:
             dataset[key] = _expanded(dataset[key], f"dataset.{key}")
     for name, target in latency.items():
         if "table" in target:
-            target["table"] = _expanded(target["table"], f"latency.{name}.table")
+            target |= {key: _expanded(target[key], f"latency.{name}.{key}") for key in ("table", "validation") if key in target}
             continue
         command = words(target["command"], f"latency.{name}: command")
         if any(word.startswith("~") for word in command):

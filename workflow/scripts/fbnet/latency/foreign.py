@@ -1,4 +1,4 @@
-"""Latency tables that come from elsewhere, brought into our form: other encodings, separators, units, and the reference's."""
+"""Tables that come from elsewhere, brought into our form: other encodings, separators, units, and the reference's."""
 
 import codecs
 import csv
@@ -24,25 +24,35 @@ def as_ours(path: Path, space: SearchSpace, classes: int) -> str:
     lookup_table.txt: a line for each layer of the space, in µs. Raises InputError for a file that cannot be decoded, a unit that
     is none, and lines of the reference's that do not fit the space; all else is for whoever reads the text.
     """
-    text = _decoded(path)
-    comments = [line for line in text.splitlines() if line.startswith("#")]
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    what = f"the latency table {path}"
+    text = decoded(path, what)
+    lines = _lines(text)
     if lines and set(lines[0].split()) <= OPERATORS.keys():
         return _from_reference(path, [line.split() for line in lines], space, classes)
+    separator, found = converted(text, what, "latency")
+    if separator == "\t" and found == [line.split("\t") for line in lines]:
+        return text
+    kept = [line for line in _comments(text) if not _says_unit(line)]
+    return "".join(f"{line}\n" for line in [*kept, *map("\t".join, found)])
+
+
+def converted(text: str, what: str, quantity: str) -> tuple[str, list[list[str]]]:
+    """The separator of a text, and its columns and rows with numbers as ours and times in µs.
+
+    `what` is how a sentence calls the file, `quantity` what stands before the unit in the column that may say it. Raises
+    InputError.
+    """
+    lines = _lines(text)
     separator = max(SEPARATORS, key=lines[0].count) if lines else "\t"
     try:
         rows = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=separator)]
     except csv.Error as error:
-        raise InputError(f"the latency table {path} cannot be read: {error}") from None
-    columns, unit = _unit(path, comments, rows[0] if rows else [])
-    found = [
+        raise InputError(f"{what} cannot be read: {error}") from None
+    columns, unit = _unit(what, _comments(text), rows[0] if rows else [], quantity)
+    return separator, [
         columns,
         *([_value(*cell, unit) for cell in zip(columns, row, strict=False)] + row[len(columns) :] for row in rows[1:]),
     ]
-    if separator == "\t" and found == [line.split("\t") for line in lines]:
-        return text
-    kept = [line for line in comments if not _says_unit(line)]
-    return "".join(f"{line}\n" for line in [*kept, *map("\t".join, found)])
 
 
 def template(space: SearchSpace, classes: int) -> str:
@@ -61,38 +71,47 @@ def too_fast(table: LatencyTable) -> str | None:
     )
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path, what: str) -> str:
+    """The text of a file that a sentence calls `what`. Raises InputError."""
     try:
         data = Path(path).read_bytes()
         encoding = next((name for mark, name in ENCODINGS.items() if data.startswith(mark)), "utf-8")
         return data.decode(encoding)
     except (OSError, UnicodeDecodeError) as error:
         fix = "" if isinstance(error, OSError) else "; save it as UTF-8"
-        raise InputError(f"the latency table {path} cannot be read: {' '.join(str(error).split())}{fix}") from None
+        raise InputError(f"{what} cannot be read: {' '.join(str(error).split())}{fix}") from None
+
+
+def _comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("#")]
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def _says_unit(comment: str) -> bool:
     return comment[1:].partition(":")[0].strip() == "unit"
 
 
-def _unit(path: Path, comments: Sequence[str], columns: Sequence[str]) -> tuple[list[str], str]:
-    """The columns, with that of latencies as ours is called, and the unit in which those are. Raises InputError."""
+def _unit(what: str, comments: Sequence[str], columns: Sequence[str], quantity: str) -> tuple[list[str], str]:
+    """The columns, with that of a quantity as ours is called, and the unit in which that is. Raises InputError."""
     said = {comment.partition(":")[2].strip() for comment in comments if _says_unit(comment)}
-    named = {name.removeprefix("latency_") for name in columns if name.startswith("latency_")} & set(UNITS_US)
+    named = {name.removeprefix(f"{quantity}_") for name in columns if name.startswith(f"{quantity}_")} & set(UNITS_US)
     units = said or named or {"us"}
     if len(units) > 1 or len(named) > 1 or (said and not named <= {"us", *said}):
-        raise InputError(f"the latency table {path} has latencies in {' and in '.join(sorted(said | named))}: say one unit")
+        raise InputError(f"{what} has latencies in {' and in '.join(sorted(said | named))}: say one unit")
     [unit] = units
     if unit not in UNITS_US:
-        raise InputError(f"the latency table {path} says `# unit: {unit}`, but must say one of {', '.join(UNITS_US)}")
-    return ["latency_us" if name.removeprefix("latency_") in named else name for name in columns], unit
+        raise InputError(f"{what} says `# unit: {unit}`, but must say one of {', '.join(UNITS_US)}")
+    return [f"{quantity}_us" if name.removeprefix(f"{quantity}_") in named else name for name in columns], unit
 
 
 def _value(column: str, value: str, unit: str) -> str:
     """A value as our tables have it; what is no number stays as it is."""
     if column in KEY[2:] and re.fullmatch(r"\d+\.0+", value):
         return value.partition(".")[0]
-    if column not in ("latency_us", "iqr_us"):
+    if not column.endswith("_us"):
         return value
     number = value.replace(",", ".") if re.fullmatch(r"\d+,\d+", value) else value  # a decimal comma
     if UNITS_US[unit] != 1:

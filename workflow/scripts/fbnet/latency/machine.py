@@ -147,7 +147,12 @@ def check_same(table: Path, about: dict[str, str]) -> None:
         "measure where the table was made (on a cluster, the key resources of the latency target names the nodes), or make the "
         "table anew with --forcerun profile_latency"
     )
-    if "machine" in header and header["machine"] != about["machine"]:
+    if "machine" not in header:
+        raise InputError(
+            f"{table} does not say on which machine it was measured, so that this one cannot be compared with it; what networks "
+            f"take there can be brought, too, as the key validation of the latency target"
+        )
+    if header["machine"] != about["machine"]:
         raise InputError(
             f"{table} was measured on {header['machine']} ({header.get('host', 'unknown host')}), but this is "
             f"{about['machine']} ({about['host']}): {where}"

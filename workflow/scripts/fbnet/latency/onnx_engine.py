@@ -94,17 +94,18 @@ class OnnxEngine:
 
 
 class OnnxFiles:
-    """Writes chains of cells as ONNX files, to a folder that goes with this."""
+    """Writes chains of cells as ONNX files, to a folder, or to one that goes with this."""
 
-    def __init__(self, cells: Iterable[Cell], target: Target):
+    def __init__(self, cells: Iterable[Cell], target: Target, folder: Path | None = None):
         self._engine = OnnxEngine(cells, target)
-        self._folder = tempfile.TemporaryDirectory(prefix="fbnet-")
+        self._own = None if folder else tempfile.TemporaryDirectory(prefix="fbnet-")
+        self._folder = folder or Path(self._own.name)
         self._count = 0
 
     def file(self, path: Sequence[Cell]) -> Path:
         """The file of these cells in a row."""
         self._count += 1
-        file = Path(self._folder.name) / f"{self._count}.onnx"
+        file = self._folder / f"{self._count}.onnx"
         file.write_bytes(self._engine.content(path))
         return file
 

@@ -76,7 +76,7 @@ def parse_table(
     one that is missing, doubled, negative or no finite number, or the setting if the header tells of another norm than the
     space's or of other settings than those `expected`.
     """
-    header = _header(text)
+    header = parse_header(text)
     for key, value in {"norm": space.stem.norm, **(expected or {})}.items():
         if header.get(key, value) != value:
             whose = f"space {space.name}" if key == "norm" else "its target"
@@ -180,10 +180,11 @@ def _shape(row: dict[str, str]) -> str:
 
 def read_header(path: Path) -> dict[str, str]:
     """The `# key: value` lines at the top of a table: how and where it was measured. Raises InputError."""
-    return _header(_text(path))
+    return parse_header(_text(path))
 
 
-def _header(text: str) -> dict[str, str]:
+def parse_header(text: str) -> dict[str, str]:
+    """The `# key: value` lines at the top of a table's text."""
     header = {}
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -13,6 +14,16 @@ from fbnet.space import walk
 COLUMNS = ["ops", "drawn", "predicted_us", "measured_us", "first_us", "second_us", "error"]
 _TILT = 6.0  # how strongly a sample may favour slow or fast operators
 _DRAWS_PER_NETWORK = 32
+
+
+class Measured(NamedTuple):
+    """A network, how it was drawn, and what it takes; `first_us` and `second_us`, if it was measured twice."""
+
+    ops: tuple[str, ...]
+    drawn: str
+    measured_us: float
+    first_us: float | None = None
+    second_us: float | None = None
 
 
 def draw(table: LatencyTable, count: int, seed: int = 1) -> list[tuple[tuple[str, ...], str]]:
@@ -68,12 +79,31 @@ def statistics(predicted: Sequence[float], measured: Sequence[float]) -> dict[st
     }
 
 
-def sentence(found: Mapping[str, float], retest: Mapping[str, float], count: int) -> str:
-    """Two `statistics` in words: of the prediction of so many networks, and of measuring them again."""
+def compared(table: LatencyTable, networks: Sequence[Measured]) -> tuple[list[dict], dict[str, str]]:
+    """The rows of a validation (COLUMNS), and the lines of its header; among these `result`, the sentence."""
+    rows = []
+    for one in networks:
+        predicted_us = table.predict(one.ops)
+        shown = {"ops": " ".join(one.ops), "predicted_us": predicted_us, "error": predicted_us / one.measured_us - 1}
+        rows.append(one._asdict() | shown)
+    found = statistics([row["predicted_us"] for row in rows], [row["measured_us"] for row in rows])
+    twice = all(one.first_us and one.second_us for one in networks)
+    retest = statistics(*([getattr(one, key) for one in networks] for key in ("first_us", "second_us"))) if twice else {}
+    lines = {"space": table.space.name, "result": _sentence(found, retest, len(rows)), "networks": str(len(rows))}
+    values = found | {f"retest_{key}": value for key, value in retest.items()}
+    return rows, lines | {key: f"{value:.4f}" for key, value in values.items()}
+
+
+def _sentence(found: Mapping[str, float], retest: Mapping[str, float], count: int) -> str:
+    """Two `statistics` in words: of the prediction of so many networks, and of measuring them again, if they were."""
+    again = (
+        f"Test-retest error: MAPE {retest['mean_error']:.1%} between two measurements (ρ {retest['spearman']:.3f})."
+        if retest
+        else "How they repeat is not told."
+    )
     return (
         f"Predicted against measured latency of {count} random networks: mean absolute percentage error (MAPE) "
         f"{found['mean_error']:.1%}, at worst {found['worst_error']:.1%}, bias {found['bias']:+.1%}; MAPE "
         f"{found['rescaled_error']:.1%} once predictions are rescaled (divided by {found['scale']:.3f}); Spearman's ρ "
-        f"{found['spearman']:.3f}, Kendall's τ {found['kendall']:.3f}. "
-        f"Test-retest error: MAPE {retest['mean_error']:.1%} between two measurements (ρ {retest['spearman']:.3f})."
+        f"{found['spearman']:.3f}, Kendall's τ {found['kendall']:.3f}. {again}"
     )

@@ -49,7 +49,7 @@ def _heat_map_caption(table: LatencyTable) -> str:
 def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
     """Predicted against measured latencies, with the line of equality and a band of ± 10 % around it.
 
-    `networks` are the rows of a validation: `drawn`, `predicted_us`, `measured_us`, `first_us`, `second_us`.
+    `networks` are the rows of a validation: `drawn`, `predicted_us`, `measured_us`; `first_us` and `second_us` may be None.
     """
     figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
     every = [row[key] / 1000 for row in networks for key in ("predicted_us", "measured_us")]
@@ -59,7 +59,7 @@ def scatter(networks: Sequence[dict], title: str, path: Path) -> None:
     for drawn, (marker, colour) in _MARKERS.items():
         rows = [row for row in networks if row["drawn"] == drawn]
         x, y = ([row[key] / 1000 for row in rows] for key in ("measured_us", "predicted_us"))
-        half = [abs(row["first_us"] - row["second_us"]) / 2000 for row in rows]
+        half = [abs(row["first_us"] - row["second_us"]) / 2000 if row["first_us"] else 0 for row in rows]
         axes.errorbar(
             *(x, y),
             xerr=half,
