@@ -210,7 +210,7 @@ class Workflow:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy2(ROOT / name, folder / name)
         self.configure(TINY)

@@ -125,7 +125,7 @@ def place(tmp_path):
     for name in ("Snakefile", "Makefile", "config.yaml", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("workflow", "profiles", "examples", "benchmarks"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests/cluster.py", tmp_path / "tests")
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))

@@ -86,13 +86,16 @@ wildcard_constraints:
     published="|".join(PUBLISHED),
 
 
+hashes_of = functools.cache(code_hashes)  # only of scripts that have jobs: a job of a cluster starts Snakemake for itself alone
+
+
 def program(name):
     """The params of every rule: what runs a script, and `code`, which reruns it when it or what it imports has changed.
 
     It runs in the python that runs Snakemake, also where that is not on PATH, or in the one that --sdm conda brings.
     """
     python = "python" if workflow.deployment_settings.deployment_method else sys.executable
-    return {"run": untracked(shlex.join([python, str(SCRIPTS / name)])), "code": code_hashes(SCRIPTS / name)}
+    return {"run": untracked(shlex.join([python, str(SCRIPTS / name)])), "code": lambda wildcards: hashes_of(SCRIPTS / name)}
 
 
 def untracked(value):

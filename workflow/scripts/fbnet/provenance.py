@@ -36,30 +36,53 @@ def code_hashes(script: Path) -> dict[str, str]:
 @cache
 def _read(path: Path, changed_ns: int) -> tuple[str, tuple[tuple[str, str], ...]]:
     """The hash of a source file, and what it imports of ours: (module, name). Once for each time of change."""
-    tree = ast.parse(path.read_bytes())
-    digest = hashlib.sha256(repr(_essence(tree)).encode()).hexdigest()[:12]
-    return digest, tuple((module, name) for module, name, _ in _imports(tree) if module.split(".")[0] == _PACKAGE)
+    text, imports = [], []
+    _write(ast.parse(path.read_bytes()), text, imports)
+    digest = hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
+    named = (found for node in imports for found in _imported(node))
+    return digest, tuple((module, name) for module, name, _ in named if module.split(".")[0] == _PACKAGE)
 
 
-def _essence(node):
-    """Parsed code as plain data, without places, docstrings, and empty fields, of which each Python has others."""
-    if isinstance(node, list):
-        return [_essence(part) for part in node]
-    if not isinstance(node, ast.AST):
-        return node
-    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
-    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-        fields["body"] = node.body[1:]
-    return type(node).__name__, *((name, _essence(value)) for name, value in fields.items())
+def _write(node, text: list[str], imports: list[ast.AST]) -> None:
+    """Parsed code as text, and its imports. Places do not stand there, nor docstrings and what follows from where a name stands.
+
+    Nor do empty fields, of which each Python has others. A plain loop, since each start of Snakemake waits for it.
+    """
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports.append(node)
+    text.append(type(node).__name__)
+    documented = isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == [] or name == "ctx":
+            continue
+        text.append(name)
+        if isinstance(value, ast.AST):
+            _write(value, text, imports)
+        elif isinstance(value, list):
+            for part in value[documented and name == "body" :]:
+                if isinstance(part, ast.AST):
+                    _write(part, text, imports)
+                else:
+                    text.append(repr(part))
+        else:
+            text.append(repr(value))
+    text.append(")")
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """All imports as (module, name, the name that it gets here); of `import a.b` the name is empty."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "", alias.asname or alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from ((node.module, alias.name, alias.asname or alias.name) for alias in node.names)
+def _imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """What an import imports, as (module, name, the name that it gets here); of `import a.b` the name is empty."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, "", alias.asname or alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from ((node.module, alias.name, alias.asname or alias.name) for alias in node.names)
+
+
+@cache
+def _handed_on(front: Path, changed_ns: int) -> dict[str, tuple[str, str]]:
+    """What the front of a room imports, by the name that it gets there: (module, name)."""
+    body = ast.parse(front.read_bytes()).body
+    return {here: (module, name) for node in body for module, name, here in _imported(node)}
 
 
 def _defining(module: str, name: str) -> Path | None:
@@ -72,10 +95,8 @@ def _defining(module: str, name: str) -> Path | None:
     front = place / "__init__.py"
     if not front.is_file():
         return None
-    for source, given, here in _imports(ast.parse(front.read_bytes())) if name else ():
-        if here == name:
-            return _defining(source, given)
-    return front
+    handed_on = _handed_on(front, front.stat().st_mtime_ns)
+    return _defining(*handed_on[name]) if name in handed_on else front
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
