@@ -37,7 +37,7 @@ report: install
 
 site: install
 	$(BIN)/python docs/pages.py
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . site
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --builder html --conf-dir docs . site
 	@echo "Open site/docs/index.html"
 
 test: install

@@ -10,4 +10,5 @@ suppress_warnings = ["misc.highlighting_failure", "myst.header"]
 html_theme = "furo"
 html_title = project
 html_copy_source = False
+html_static_path, html_css_files = ["_static"], ["site.css"]
 pygments_style, pygments_dark_style = "tango", "monokai"

@@ -262,12 +262,12 @@ def test_an_operator_stands_for_the_network_that_has_it_in_every_layer(tmp_path)
         ("8 hours", "must be a latency with its unit"),
         ("0ms", "more than nothing"),
         ("1e400 * fbnet_a", "must be a latency"),
-        ("fbnet_x", "is no published architecture"),
+        ("fbnet_x", r"fbnet_x is neither an operator \(k3_e1, k3_s2, k5_e3, skip\) nor a published network \(fbnet_a, "),
         ("fbnet_a", "space tiny has"),
         ("-3ms", "must be a latency"),
         ("; touch x", "must be a latency"),
         ("0.5 * k3_e6", "latency_budget is '0.5 \\* k3_e6', but .*ir_k3_e6"),
-        ("k9_e6", "but k9_e6 is no published architecture"),
+        ("k9_e6", "but k9_e6 is neither an operator"),
     ],
 )
 def test_what_is_no_budget_is_a_sentence(tiny, text, message):

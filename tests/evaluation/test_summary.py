@@ -12,7 +12,7 @@ from fbnet.space import read_space
 from recipes import OPS, SETTINGS
 
 VALIDATION = "# machine: a CPU\n# mean_error: {error}\n# networks: 16\nops\n"
-SEARCH = {"target": "cpu", "latency_budget": None}
+SEARCH = {"target": "cpu", "latency_budget": None, "budgets": {}}
 
 
 @pytest.fixture
@@ -39,11 +39,12 @@ def add_measurement(results, ops=OPS, header=""):
     (results / "measurement/first.tsv").write_text(header + rows, encoding="utf-8")
 
 
-def printed(capsys, results, searches=None, error=0.1):
+def printed(capsys, results, searches=None, error=0.1, latency=None):
     searches = searches or {"first": SEARCH}
     config = {
         "results": str(results),
         "searches": searches,
+        "latency": latency or {"cpu": {}},
         "supernets": {search: search for search in searches},
         "validation": {"error": error},
         "evaluation": {"trainings": 3},
@@ -92,12 +93,14 @@ def test_warnings_are_counted_and_alike_ones_are_one_entry(capsys, results, tiny
     assert f"Latency table cpu: {verdict}: too much" in found
     evaluation, warnings = found.partition("\nEvaluation: ")[2].split("\n\n5 warnings\n")
     assert evaluation.splitlines()[1:] == ["  Within 8 ms all is well."]
-    listed, following = warnings.split("\n\n")
+    listed, following, _ = warnings.split("\n\n")
     assert "  measurement of first: the machine was disturbed: a build ran\n" in listed
     assert "  latency table cpu: the machine was disturbed during its measurement: others used 50% of" in listed
     assert "  first, second (numbers of the first): Theta has hardly decided (its entropy is 93%)." in listed
     assert f"latency table cpu: {verdict}: do not trust" in " ".join(listed.split())
-    assert following.startswith("Next: open RESULTS/report.html")
+    assert following.startswith("Once it is quiet here, this measures the latency table cpu again:\n")
+    assert "\n    snakemake RESULTS/latency/cpu.tsv --cores 8 --force\n" in found
+    assert "\nNext: open RESULTS/report.html" in found
 
 
 @pytest.mark.parametrize(("settings", "loss", "told"), [
@@ -117,8 +120,34 @@ def test_a_measurement_is_told_if_it_is_of_this_architecture(capsys, results):
 
 
 def test_an_accuracy_is_told_of_the_architecture_that_has_it(capsys, results, tiny):
-    add_search(results, "first", tiny, ops="ir_k3_e1 ir_k5_e3 ir_k5_e3")
-    assert "one-shot accuracy" not in printed(capsys, results)
+    other = "ir_k3_e1 ir_k5_e3 ir_k5_e3"
+    add_search(results, "first", tiny, ops=other)
+    found = printed(capsys, results)
+    assert "one-shot accuracy: " not in found
+    assert "accuracy: not known yet; this tells the one-shot accuracy, and what else might have been chosen" in found
+    assert "\n    snakemake RESULTS/choice/first.tsv --cores 8\n" in found
+    (results / "choice").mkdir()
+    (results / "choice/first.tsv").write_text(f"what\tops\tsupernet_top1\nchosen\t{other}\t0.401\n", encoding="utf-8")
+    assert "one-shot accuracy: 40.1% on the architecture split" in printed(capsys, results)
+
+
+def test_every_budget_is_told_with_what_is_used_of_it(capsys, results, tiny):
+    write_table(results / "latency/gpu.tsv", tiny, latency_us=lambda cell: 1.0)
+    budgets = {"gpu": "20us", "params": "1M", "memory": "12kB"}
+    found = printed(capsys, results, {"first": SEARCH | {"budgets": budgets}})
+    for line in ("latency on gpu: 20 µs (20us), 6 µs predicted", "params: 1M, 570 k used", "memory: 12kB"):
+        assert f"\n  budget of {line}\n" in found
+
+
+def test_a_table_that_no_search_uses_is_judged_too_and_one_that_is_brought_otherwise(capsys, results, tiny):
+    write_table(results / "latency/phone.tsv", tiny, latency_us=lambda cell: 0.1 * cell.expansion)
+    (results / "latency/phone.validation.tsv").write_text(VALIDATION.format(error=0.4), encoding="utf-8")
+    found = printed(capsys, results, latency={"cpu": {}, "not_there": {}, "phone": {"table": "phone.tsv"}})
+    assert "Latency table phone: predicted within 40.0% in the mean over 16 random networks, allowed 10%: too much" in found
+    told = " ".join(found.split())
+    assert "latency table phone: no network takes more than 1.2 µs by this table: is it in another unit?" in told
+    assert "do not trust its latencies; operators timed alone do not add up to networks" in told
+    assert "again" not in found.partition("warnings")[2]  # it cannot be measured here
 
 
 def test_a_trained_model_is_the_one_to_take(capsys, results):
@@ -127,6 +156,14 @@ def test_a_trained_model_is_the_one_to_take(capsys, results):
     found = printed(capsys, results)
     assert "model: RESULTS/trained/first.onnx; its card: RESULTS/trained/first.md" in found
     assert "not trained" not in found
+    assert "trained by itself" not in found
+    for seed, validation, test in ((0, 0.91, 0.90), (1, 0.93, 0.92), (2, 0.92, 0.95)):
+        folder = results / f"training/first/seed_{seed}"
+        folder.mkdir(parents=True)
+        rows = f"epoch\tphase\ttop1\n0\tvalidation\t0.99\n14\tvalidation\t{validation}\n14\ttest\t{test}\n"
+        (folder / "history.tsv").write_text(rows, encoding="utf-8")
+    told = "trained by itself: test accuracy 92.0% after 15 epochs; of 3 runs the one that validates best"
+    assert told in printed(capsys, results)
 
 
 def test_many_searches_are_a_table(capsys, results, tiny):

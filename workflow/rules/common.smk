@@ -54,7 +54,8 @@ RESULTS = CONFIG["results"]
 DATA = f"{RESULTS}/data/{CONFIG['dataset']['name']}"
 
 TARGET_KEYS = Target.__dataclass_fields__
-USED = sorted({search["target"] for search in CONFIG["searches"].values()})
+OF_BUDGETS = {name for search in CONFIG["searches"].values() for name in search["budgets"] if name not in budget.UNITS}
+USED = sorted({search["target"] for search in CONFIG["searches"].values()} | OF_BUDGETS)
 TABLES = [f"{RESULTS}/latency/{target}.tsv" for target in CONFIG["latency"]]
 VALIDATION = CONFIG["validation"]
 RACE = CONFIG["race"]

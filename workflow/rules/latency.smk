@@ -18,6 +18,7 @@ rule profile_latency:
         f"{RESULTS}/logs/profile_latency/{TARGET}.log",
     benchmark:
         f"{RESULTS}/benchmarks/profile_latency/{TARGET}.tsv"
+    priority: 2  # before a search starts
     group:
         "latency"
     conda:

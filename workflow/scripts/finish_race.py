@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(arguments.out, arguments.standing, arguments.network) as (out, standing, network):
         found.to_csv(out, sep="\t", index=False, float_format="%.6f")
         pd.DataFrame(rows).to_csv(standing, sep="\t", index=False, float_format="%.6f")
-        torch.save(winner | {"name": arguments.name, "entrants": len(entrants)}, network)
+        torch.save(winner | {"name": arguments.name, "entrants": len(entrants), "chosen_by": found["chosen_by"].iloc[0]}, network)
     log.info(
         "Of %d architectures %s wins, chosen by %s: after %d epochs validation accuracy %.2f%%, test accuracy %.2f%%: %s",
         *(len(entrants), winner["name"], entrants.loc[winner["name"], "chosen_by"], winner["epochs"]),

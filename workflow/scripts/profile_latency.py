@@ -4,9 +4,9 @@
 import argparse
 from pathlib import Path
 
-from fbnet.latency import TABLE_SETTINGS, Target, hardly_differ, read_table
+from fbnet.latency import TABLE_SETTINGS, Target, hardly_differ, read_table, too_fast
 from fbnet.latency.acceptance import CHOICES, settle
-from fbnet.latency.foreign import as_ours, template, too_fast
+from fbnet.latency.foreign import as_ours, template
 from fbnet.latency.machine import Watch, take_device
 from fbnet.latency.profiling import SECONDS_AN_ENTRY, analytic, measure, measured
 from fbnet.latency.table import COLUMNS, drawing, parse_table, tsv
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.out, space, arguments.classes, expected)
     log.info("Latencies of space %s:\n%s", space.name, drawing(table))
     log.info("Networks of this space are predicted to take %.0f to %.0f µs: %s", table.least_us, table.most_us, arguments.out)
-    for doubt in (too_fast(table) if arguments.table else None, hardly_differ(arguments.out)):
+    for doubt in (too_fast(arguments.out) if arguments.table else None, hardly_differ(arguments.out)):
         if doubt:
             log.warning("%s%s", doubt[0].upper(), doubt[1:])
 

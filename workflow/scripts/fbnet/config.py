@@ -113,7 +113,10 @@ def _check_target(name: str, target: dict) -> None:
     else:
         others = ", ".join(key for key in target if key not in ("table", "validation", "batch", "dtype"))
         if others:
-            raise InputError(f"latency.{name} names a table and also {others}: a table is used as it is, leave {others} out")
+            raise InputError(
+                f"latency.{name} names a table and also {others}: a table is used as it is, leave these out; "
+                f"if they stand in config.yaml, which --config adds to, give the table a target of its own"
+            )
         for key in ("table", "validation"):
             if key in target and not Path(target[key]).is_file():
                 raise InputError(f"latency.{name}.{key} is {target[key]!r}, but there is no such file")
@@ -241,7 +244,7 @@ def _too_few(images: int, config: dict) -> Iterator[str]:
     if train["batch_size"] > left:
         yield (
             f"train.batch_size is {train['batch_size']}, but validation_share {train['validation_share']} leaves only {left} of "
-            f"the {images} training images"
+            f"the {images} training images: lower train.batch_size"
         )
 
 
@@ -357,6 +360,8 @@ def _sentence(error) -> str:
 
 def allowed(schema: dict) -> str:
     """What a schema allows, in words."""
+    if allowed_items := schema.get("items", {}).get("enum"):
+        return "a list of " + ", ".join(allowed_items)
     if "enum" in schema:
         return "one of " + ", ".join("null" if value is None else str(value) for value in schema["enum"])
     names = {"integer": "a whole number", "number": "a number", "string": "a text", "boolean": "true or false"}

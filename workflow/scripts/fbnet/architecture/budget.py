@@ -5,7 +5,7 @@ import re
 
 from fbnet.errors import InputError
 from fbnet.latency import UNITS_US, LatencyTable
-from fbnet.space import OPERATORS, SearchSpace, in_space, parse
+from fbnet.space import OPERATORS, SearchSpace, in_space, parse, published
 
 ALLOWED = (
     "a latency with its unit (8ms, 8500us), a published network (fbnet_c), an operator (k3_e6: the network that has it in every "
@@ -71,6 +71,10 @@ def read(text: str, space: SearchSpace, key: str = "latency_budget") -> tuple[fl
     try:
         if {name, f"ir_{name}"} & OPERATORS.keys():
             return factor, parse(" ".join([name] * len(space.layers)), space)
+        if name not in published():
+            operators = ", ".join(dict.fromkeys(cell.op.removeprefix("ir_") for layer in space.layers for cell in layer))
+            networks = ", ".join(published())
+            raise InputError(f"{name} is neither an operator ({operators}) nor a published network ({networks})")
         return factor, in_space(name, space)
     except InputError as error:
         raise InputError(f"{key} is {text!r}, but {error}") from None

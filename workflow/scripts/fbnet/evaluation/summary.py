@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fbnet.evaluation.derived import Derived, read_derived, undamaged
-from fbnet.latency import device_of, hardly_differ, read_header
+from fbnet.latency import device_of, hardly_differ, read_header, too_fast
 
 MANY = 3  # searches, above which each is but a line of a table
 Warned = tuple[str, str]  # what it is about, and a sentence
@@ -27,15 +27,20 @@ def print_summary(config: Mapping, command: Command) -> None:
     disturbed = [one for one in derived if one.disturbed]
     warnings = [(f"measurement of {one.search}", f"the machine was disturbed: {one.disturbed}") for one in disturbed]
     print()
-    for target in dict.fromkeys(search["target"] for search in config["searches"].values()):
+    again = []
+    for target, settings in config["latency"].items():
         if (table := results / f"latency/{target}.tsv").is_file():
-            warnings += _print_table(table, config["validation"]["error"])
+            doubts = _print_table(table, config["validation"]["error"], brought="table" in settings)
+            warnings += doubts
+            again += [table] if doubts and "table" not in settings else []
     findings, report = results / "evaluation/findings.tsv", results / "report.html"
     warnings += [(one.search, text) for one in derived for text in one.faults]
     if findings.is_file():
         print("\nEvaluation: networks trained, measured, and compared with baselines")
         warnings += _print_findings(findings)
     _print_warnings(warnings)
+    for table in again:
+        print(f"\nOnce it is quiet here, this measures the latency table {table.stem} again:\n    {command(str(table))} --force")
     if findings.is_file():
         print(f"\nNext: open {report}; all numbers stand in {findings.parent}/.")
     elif derived:
@@ -50,11 +55,22 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
     print(f"  latency on {derived.target}: {derived.predicted_us:.0f} µs predicted, {measured}{rescaled}")
     if derived.budget_us:
         print(f"  latency budget: {derived.budget_us:.0f} µs ({derived.budget})")
+    for limit in derived.limits:
+        print(f"  budget of {limit}")
     print(f"  size: {derived.macs / 1e6:.1f} M MACs, {derived.params / 1e6:.2f} M parameters")
     if derived.one_shot is not None:
         print(f"  one-shot accuracy: {derived.one_shot:.1%} on the architecture split, with inherited weights")
     if derived.test is not None:
-        print(f"  test accuracy: {derived.test:.1%} after {derived.epochs} epochs of training, in the race that it has won")
+        print(
+            f"  test accuracy: {derived.test:.1%} after {derived.epochs} epochs of training, in the race that it has won "
+            f"(it was chosen by {derived.chosen_by})"
+        )
+    elif derived.one_shot is None and not derived.trained:
+        choice = results / f"choice/{derived.search}.tsv"
+        print(f"  accuracy: not known yet; this tells the one-shot accuracy, and what else might have been chosen: {choice}")
+        print(f"    {command(str(choice))}")
+    if derived.trained:
+        print(f"  trained by itself: {derived.trained}")
     trained, exported = (results / f"{folder}/{derived.search}.onnx" for folder in ("trained", "models"))
     model = trained if trained.is_file() else exported
     print(f"  model: {model}; its card: {model.with_suffix('.md')}; its MODEL_ARCH: {results / f'modeldef/{derived.search}.py'}")
@@ -94,12 +110,13 @@ def _print_many(derived: Sequence[Derived], results: Path, runs: str, command: C
     print(f"    {command('all_trained')}")
 
 
-def _print_table(path: Path, allowed: float) -> list[Warned]:
-    """Print the verdict on a latency table, if it was validated; warnings about it."""
+def _print_table(path: Path, allowed: float, brought: bool) -> list[Warned]:
+    """Print the verdict on a latency table, if it was validated; warnings about it. `brought`: it is from elsewhere."""
     validation, about = path.with_suffix(".validation.tsv"), f"latency table {path.stem}"
     headers, warnings = {"measurement": read_header(path)}, []
-    if alike := hardly_differ(path):
-        warnings.append((about, alike))
+    for doubt in (too_fast(path) if brought else None, hardly_differ(path)):
+        if doubt:
+            warnings.append((about, doubt))
     if missing := headers["measurement"].get("missing"):
         warnings.append((about, f"it tells nothing of {missing}: latencies and budgets are those of all else"))
     if validation.is_file():
@@ -109,7 +126,7 @@ def _print_table(path: Path, allowed: float) -> list[Warned]:
         verdict = f"predicted within {error:.1%} in the mean over {networks} random networks, allowed {100 * allowed:.3g}%"
         print(f"Latency table {path.stem}: {verdict}: {'ok' if error <= allowed else 'too much'}\n{_filled(device_of(header))}")
         if error > allowed:
-            remedy = "measure again on a quiet machine"
+            remedy = "measure again on a quiet machine" if not brought else "operators timed alone do not add up to networks"
             if header.get("allocator") == "plain":
                 remedy += ", or with allocator: keep (docs/latency.md, Memory)"
             warnings.append((about, f"{verdict}: do not trust its latencies; {remedy}"))

@@ -71,6 +71,7 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
         start += f", {taught:.0%} of its loss by what the supernet's largest network says,"
     if best["entrants"]:
         chosen = f"the winner in validation accuracy of a race among {best['entrants']} architectures"
+        chosen += f", which it entered by {by}" if (by := best.get("chosen_by")) else ""  # younger than the file may be
     else:
         chosen = f"the best in validation accuracy of {len(runs)} training runs" if len(runs) > 1 else "the only training run"
     facts = {

@@ -4,7 +4,7 @@ Stands on network and space. What is handed on here, and what it needs, does wit
 """
 
 from fbnet.latency.int8 import quantise
-from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table
+from fbnet.latency.table import LatencyTable, check_error, device_of, hardly_differ, read_header, read_table, too_fast
 from fbnet.latency.target import OPSET, TABLE_SETTINGS, UNITS_US, Target, words
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "quantise",
     "read_header",
     "read_table",
+    "too_fast",
     "words",
 ]

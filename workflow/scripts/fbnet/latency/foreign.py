@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fbnet.errors import InputError
-from fbnet.latency.table import COLUMNS, KEY, LatencyTable, tsv
+from fbnet.latency.table import COLUMNS, KEY, tsv
 from fbnet.latency.target import UNITS_US
 from fbnet.space import OPERATORS, SearchSpace
 
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # by how a file begins
 SEPARATORS = "\t;,"
-LEAST_NETWORK_US = 50.0  # less than any network takes that somebody would search for
 
 
 def as_ours(path: Path, space: SearchSpace, classes: int) -> str:
@@ -59,16 +58,6 @@ def template(space: SearchSpace, classes: int) -> str:
     """A table of a space without latencies, to be filled in."""
     rows = [{key: getattr(cell, key) for key in KEY} | {"latency_us": ""} for cell in space.cells(classes)]
     return tsv(rows, [*KEY, "latency_us"], {"space": space.name, "norm": space.stem.norm, "unit": "us"})
-
-
-def too_fast(table: LatencyTable) -> str | None:
-    """A sentence that doubts the unit of a table by which networks take next to nothing; None for others."""
-    if table.most_us >= LEAST_NETWORK_US:
-        return None
-    return (
-        f"no network takes more than {table.most_us:.3g} µs by this table: is it in another unit? Then say so in a line such as "
-        f"# unit: ms"
-    )
 
 
 def decoded(path: Path, what: str) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnet.errors import InputError
-from fbnet.space import OPERATORS, Cell, SearchSpace, extreme, with_heads
+from fbnet.space import CANDIDATES, OPERATORS, Cell, SearchSpace, extreme, with_heads
 
 KEY = ["layer", "op", "c_in", "c_out", "height", "width", "stride", "expansion"]
 LITTLE_CONTRAST = 1.5  # ratio of the slowest to the fastest operator of a layer, below which a search has little to choose
+LEAST_NETWORK_US = 50.0  # less than any network takes that somebody would search for
 COLUMNS = [*KEY, "latency_us", "iqr_us", "runs"]
 
 
@@ -229,6 +230,18 @@ def hardly_differ(path: Path) -> str | None:
         f"over layers). This is overhead, not arithmetic: latency counts layers and tells nothing of kernels and expansions. "
         f"Measure a larger batch, another runtime (engine: onnxruntime), or a space of larger images."
     )
+
+
+def too_fast(path: Path) -> str | None:
+    """A sentence that doubts the unit of a table by which networks take next to nothing; None for others. Raises InputError."""
+    slowest: dict[str, float] = {}
+    for row in read_rows(path):
+        place = row["layer"] if row["op"] in CANDIDATES else f"{row['layer']} {row['op']}"  # head and classifier add up
+        slowest[place] = max(slowest.get(place, 0.0), float(row["latency_us"]))
+    if (most_us := sum(slowest.values())) >= LEAST_NETWORK_US:
+        return None
+    question = "is it in another unit? Then say so in a line such as # unit: ms"
+    return f"no network takes more than {most_us:.3g} µs by this table: {question}"
 
 
 def device_of(header: Mapping[str, str]) -> str:
