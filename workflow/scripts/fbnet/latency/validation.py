@@ -89,12 +89,12 @@ def compared(table: LatencyTable, networks: Sequence[Measured]) -> tuple[list[di
     found = statistics([row["predicted_us"] for row in rows], [row["measured_us"] for row in rows])
     twice = all(one.first_us and one.second_us for one in networks)
     retest = statistics(*([getattr(one, key) for one in networks] for key in ("first_us", "second_us"))) if twice else {}
-    lines = {"space": table.space.name, "result": _sentence(found, retest, len(rows)), "networks": str(len(rows))}
+    lines = {"space": table.space.name, "result": sentence(found, retest, len(rows)), "networks": str(len(rows))}
     values = found | {f"retest_{key}": value for key, value in retest.items()}
     return rows, lines | {key: f"{value:.4f}" for key, value in values.items()}
 
 
-def _sentence(found: Mapping[str, float], retest: Mapping[str, float], count: int) -> str:
+def sentence(found: Mapping[str, float], retest: Mapping[str, float], count: int) -> str:
     """Two `statistics` in words: of the prediction of so many networks, and of measuring them again, if they were."""
     again = (
         f"Test-retest error: MAPE {retest['mean_error']:.1%} between two measurements (ρ {retest['spearman']:.3f})."
