@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of torch would fight for the cores
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -253,11 +254,18 @@ class Workflow:
 
 @pytest.fixture(scope="session")
 def finished_workflow(tmp_path_factory):
-    """A workflow that has run to its end; tests copy it."""
-    workflow = Workflow(tmp_path_factory.mktemp("finished") / "workflow")
-    done = workflow()
-    assert done.returncode == 0, done.stdout
-    workflow.output = done.stdout
+    """A workflow that has run to its end; tests copy it. Whichever worker needs it first makes it, for all."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (said := folder / "said.txt").exists():
+            done = Workflow(folder / "workflow")()
+            assert done.returncode == 0, done.stdout
+            said.write_text(done.stdout, encoding="utf-8")
+    workflow = existing(folder / "workflow", TINY)
+    workflow.output = said.read_text(encoding="utf-8")
     return workflow
 
 
@@ -266,11 +274,16 @@ def workflow(tmp_path):
     return Workflow(tmp_path / "workflow")
 
 
+def existing(folder: Path, config: dict) -> Workflow:
+    """The workflow that is in a folder."""
+    workflow = Workflow.__new__(Workflow)
+    workflow.folder, workflow.config = folder, config
+    return workflow
+
+
 def copied(workflow: Workflow, folder: Path) -> Workflow:
     shutil.copytree(workflow.folder, folder)
-    copy = Workflow.__new__(Workflow)
-    copy.folder, copy.config = folder, workflow.config
-    return copy
+    return existing(folder, workflow.config)
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_each_test_has_a_row_and_is_run_once(tmp_path):
 def test_all_kinds_of_steps_are_measured(tmp_path):
     """What a GPU would run, in a tiny space on the CPU; torch.compile, which takes minutes, aside."""
     figures = figures_in(tmp_path)
-    bench = gpu_steps.Bench(read_space("tiny"), torch.device("cpu"), images=96, rounds=2, steps=3)
+    bench = gpu_steps.Bench(read_space("tiny"), torch.device("cpu"), images=96, rounds=2, steps=1)
     measurements = [one for one in gpu_steps.all_measurements(bench, figures, (16,), 16) if "compiled" not in one.name]
     gpu_steps.steps(figures, measurements, minutes=2)
     rows = by_name(figures_in(tmp_path), "steps")

@@ -18,7 +18,7 @@ import yaml
 
 from conftest import ROOT, TINY, with_plugin, with_settings
 
-SOON = ("--latency-wait", "5", "--seconds-between-status-checks", "1", "--cores", "2")
+SOON = ("--latency-wait", "5", "--seconds-between-status-checks", "2", "--cores", "2")
 RULE = re.compile(r"^rule (\w+):(?:\n(?!rule ).*)*?\n    group:\n        \"(\w+)\"", re.M)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 # What the profile leaves to the cluster, and what would make so small a one wait.
 HERE = (
     *("--workflow-profile", "profiles/slurm", "--cores", "2", "--latency-wait", "5"),
-    *("--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1"),
+    *("--seconds-between-status-checks", "2", "--slurm-init-seconds-before-status-checks", "1"),
 )
 SMALL = ("--default-resources", "runtime=10", "mem_mb=1000")
 ON_FAULTS = (*SMALL, "slurm_partition=faults")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import BUDGET, ROOT, TINY, Workflow, with_settings, write_table
+from conftest import BUDGET, ROOT, TINY, existing, with_settings, write_table
 from fbnet.architecture.sampling import described
 from fbnet.errors import InputError
 from fbnet.latency import read_header, read_table
@@ -70,8 +70,7 @@ def test_nothing_to_do_after_touch_or_move(copy_of_finished):
     folder = copy_of_finished.folder
     elsewhere = folder.with_name("elsewhere")
     shutil.copytree(folder, elsewhere, copy_function=shutil.copyfile)
-    moved = Workflow.__new__(Workflow)
-    moved.folder = elsewhere
+    moved = existing(elsewhere, TINY)
     for path in (*elsewhere.glob("workflow/**/*"), elsewhere / "config.yaml", elsewhere / "Snakefile"):
         path.touch()
     assert moved.planned() == set()
