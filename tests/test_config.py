@@ -169,7 +169,7 @@ WRONG = [
         "space",
         "large",
         "space is 'large', but must be fbnet_224, fbnet_224_1504, fbnet_32, fbnet_32_050, fbnet_all, fbnet_cifar, fbnet_small, "
-        "tiny, or a YAML file",
+        "fbnet_small_64, tiny, or a YAML file",
     ),
     ("space", 5, "space is 5, but must be a text"),
     ("space", "unknown_op.yaml", "candidates names an unknown operator 'ir_k4_e1'"),
