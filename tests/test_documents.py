@@ -124,7 +124,7 @@ def place(tmp_path):
     """A checkout with the files of a run that is finished, as far as a command reads them."""
     for name in ("Snakefile", "Makefile", "config.yaml", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("workflow", "profiles", "examples", "benchmarks"):
+    for name in ("workflow", "profiles", "examples", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests/cluster.py", tmp_path / "tests")
