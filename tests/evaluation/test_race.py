@@ -91,7 +91,8 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     assert f"which it entered by {winner['chosen_by']}" in card
     entry = json.loads((results / "modeldef/first.json").read_text(encoding="utf-8"))["architectures"]["first"]
     assert entry["test_top1"] == winner["test_top1"]
-    assert f"test accuracy: {winner['test_top1']:.1%} after 3 epochs of training, in the race" in done.stdout
+    told = f"after 3 epochs of training, in the race that it has won, which it entered by {winner['chosen_by']}\n"
+    assert f"test accuracy: {winner['test_top1']:.1%} {told}" in done.stdout
     for place in range(1, 7):  # whoever was chosen by the supernet has nothing from it
         run = torch.load(results / f"race/first/round_1/{place}/network.pt", weights_only=True)
         assert (run["supernet_sha256"], run["before_sha256"]) == (None, None)

@@ -13,7 +13,7 @@ from fbnet.space import make_space, read_architectures
 from fbnet.space.modeldef import append, check_names, entry, render
 
 NUMBERS = {"log_prob": float, "latency_us": float, "macs": int, "params": int}
-ACCURACIES = {"supernet_top1": float, "epochs": int, "validation_top1": float, "test_top1": float}  # where they are known
+KNOWN = {"supernet_top1": float, "chosen_by": str, "epochs": int, "validation_top1": float, "test_top1": float}  # of some
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     document = {
         "architectures": {
-            row["name"]: entries[row["name"]] | {"ops": " ".join(row["ops"])} | _numbers(arguments.architectures, row)
+            row["name"]: entries[row["name"]] | {"ops": " ".join(row["ops"])} | _columns(arguments.architectures, row)
             for row in samples
         },
         "provenance": {key: value for key, value in supernet.items() if key not in ("weights", "theta")}
@@ -43,9 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
     log.info("Definitions (MODEL_ARCH) of %s: %s and %s", ", ".join(entries), arguments.out, arguments.out.with_suffix(".json"))
 
 
-def _numbers(path: Path, row: dict) -> dict:
+def _columns(path: Path, row: dict) -> dict:
     try:
-        return {key: kind(row[key]) for key, kind in (NUMBERS | ACCURACIES).items() if key in row}
+        return {key: kind(row[key]) for key, kind in (NUMBERS | KNOWN).items() if key in row}
     except ValueError as error:
         raise InputError(f"the architectures {path}, {row['name']}: {error}") from None
 

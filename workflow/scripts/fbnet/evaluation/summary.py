@@ -30,9 +30,10 @@ def print_summary(config: Mapping, command: Command) -> None:
     again = []
     for target, settings in config["latency"].items():
         if (table := results / f"latency/{target}.tsv").is_file():
-            doubts = _print_table(table, config["validation"]["error"], brought="table" in settings)
+            brought = "table" in settings
+            doubts, is_shaky = _print_table(table, config["validation"]["error"], brought)
             warnings += doubts
-            again += [table] if doubts and "table" not in settings else []
+            again += [table] if is_shaky and not brought else []
     findings, report = results / "evaluation/findings.tsv", results / "report.html"
     warnings += [(one.search, text) for one in derived for text in one.faults]
     if findings.is_file():
@@ -61,10 +62,8 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
     if derived.one_shot is not None:
         print(f"  one-shot accuracy: {derived.one_shot:.1%} on the architecture split, with inherited weights")
     if derived.test is not None:
-        print(
-            f"  test accuracy: {derived.test:.1%} after {derived.epochs} epochs of training, in the race that it has won "
-            f"(it was chosen by {derived.chosen_by})"
-        )
+        by = f", which it entered by {derived.chosen_by}" if derived.chosen_by else ""
+        print(f"  test accuracy: {derived.test:.1%} after {derived.epochs} epochs of training, in the race that it has won{by}")
     elif derived.one_shot is None and not derived.trained:
         choice = results / f"choice/{derived.search}.tsv"
         print(f"  accuracy: not known yet; this tells the one-shot accuracy, and what else might have been chosen: {choice}")
@@ -110,10 +109,13 @@ def _print_many(derived: Sequence[Derived], results: Path, runs: str, command: C
     print(f"    {command('all_trained')}")
 
 
-def _print_table(path: Path, allowed: float, brought: bool) -> list[Warned]:
-    """Print the verdict on a latency table, if it was validated; warnings about it. `brought`: it is from elsewhere."""
+def _print_table(path: Path, allowed: float, brought: bool) -> tuple[list[Warned], bool]:
+    """Print the verdict on a latency table, if it was validated; warnings about it, and whether to measure it again may help.
+
+    `brought`: it is from elsewhere.
+    """
     validation, about = path.with_suffix(".validation.tsv"), f"latency table {path.stem}"
-    headers, warnings = {"measurement": read_header(path)}, []
+    headers, warnings, is_shaky = {"measurement": read_header(path)}, [], False
     for doubt in (too_fast(path) if brought else None, hardly_differ(path)):
         if doubt:
             warnings.append((about, doubt))
@@ -125,7 +127,8 @@ def _print_table(path: Path, allowed: float, brought: bool) -> list[Warned]:
             error, networks = float(header["mean_error"]), header["networks"]
         verdict = f"predicted within {error:.1%} in the mean over {networks} random networks, allowed {100 * allowed:.3g}%"
         print(f"Latency table {path.stem}: {verdict}: {'ok' if error <= allowed else 'too much'}\n{_filled(device_of(header))}")
-        if error > allowed:
+        is_shaky = error > allowed
+        if is_shaky:
             remedy = "measure again on a quiet machine" if not brought else "operators timed alone do not add up to networks"
             if header.get("allocator") == "plain":
                 remedy += ", or with allocator: keep (docs/latency.md, Memory)"
@@ -133,7 +136,8 @@ def _print_table(path: Path, allowed: float, brought: bool) -> list[Warned]:
     for what, header in headers.items():
         if "disturbed" in header:
             warnings.append((about, f"the machine was disturbed during its {what}: {header['disturbed']}"))
-    return warnings
+            is_shaky = True
+    return warnings, is_shaky
 
 
 def _print_findings(path: Path) -> list[Warned]:
