@@ -135,8 +135,8 @@ def test_every_budget_is_told_with_what_is_used_of_it(capsys, results, tiny):
     write_table(results / "latency/gpu.tsv", tiny, latency_us=lambda cell: 1.0)
     budgets = {"gpu": "20us", "params": "1M", "memory": "12kB"}
     found = printed(capsys, results, {"first": SEARCH | {"budgets": budgets}})
-    for line in ("latency on gpu: 20 µs (20us), 6 µs predicted", "params: 1M, 570 k used", "memory: 12kB"):
-        assert f"\n  budget of {line}\n" in found
+    for line in ("latency budget on gpu: 20 µs (20us), 6 µs predicted", "params budget: 1M, 570 k used", "memory budget: 12kB"):
+        assert f"\n  {line}\n" in found
 
 
 def test_a_table_that_no_search_uses_is_judged_too_and_one_that_is_brought_otherwise(capsys, results, tiny):

@@ -76,11 +76,11 @@ def read_derived(search: str, config: Mapping) -> Derived | None:
     for name, amount in settings["budgets"].items():
         if name in budget.UNITS:
             used = f", {budget.in_words(f'budgets.{name}', known[name])} used" if name in known else ""
-            limits.append(f"{name}: {amount}{used}")
+            limits.append(f"{name} budget: {amount}{used}")
         else:
             table = read_table(tables[name], space, classes)
             allowed_us = in_us(str(amount), table, f"budgets.{name}")
-            limits.append(f"latency on {name}: {allowed_us:.0f} µs ({amount}), {table.predict(ops):.0f} µs predicted")
+            limits.append(f"latency budget on {name}: {allowed_us:.0f} µs ({amount}), {table.predict(ops):.0f} µs predicted")
     known["limits"] = tuple(limits)
     known["faults"] = tuple(diagnosis(space, ops, theta, known["one_shot"], classes))
     return Derived(

@@ -57,7 +57,7 @@ def _print_one(derived: Derived, results: Path, runs: str, command: Command) -> 
     if derived.budget_us:
         print(f"  latency budget: {derived.budget_us:.0f} µs ({derived.budget})")
     for limit in derived.limits:
-        print(f"  budget of {limit}")
+        print(f"  {limit}")
     print(f"  size: {derived.macs / 1e6:.1f} M MACs, {derived.params / 1e6:.2f} M parameters")
     if derived.one_shot is not None:
         print(f"  one-shot accuracy: {derived.one_shot:.1%} on the architecture split, with inherited weights")
