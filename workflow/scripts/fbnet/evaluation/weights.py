@@ -87,7 +87,7 @@ def trained(paths: Sequence[Path], data: Path) -> Model:
 def _as_images(resolution: int, size: int) -> str:
     """How images become input: they are kept with `size` pixels, of which networks take the middle `resolution`."""
     scaled = "resized and" if size == resolution else f"the shorter side scaled to {size} pixels,"
-    return f"RGB in 0–1, {scaled} centre-cropped to {resolution}×{resolution}"
+    return f"upright, RGB in 0–1, {scaled} centre-cropped to {resolution}×{resolution} (bilinear)"
 
 
 def _preprocessing(name: str, resolution: int, size: int, mean: Sequence[float], std: Sequence[float]) -> str:
