@@ -44,7 +44,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slurm: install .venv/slurm .venv/kubernetes
-	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster tests/test_slurm.py tests/test_profiles.py -n 7 --dist loadgroup --durations=0
+	$(BIN)/python tests/cluster.py $(BIN)/python -m pytest -m cluster tests/test_slurm.py tests/test_profiles.py -n 4 --dist loadgroup --durations=0
 
 gpu: gpu-tests gpu-steps gpu-search
 

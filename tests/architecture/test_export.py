@@ -100,7 +100,10 @@ def test_the_files_of_a_search_load_elsewhere_and_compute_its_network(finished_w
         "batch norm statistics recalibrated",
         "ONNX opset 20",
     ]
-    found += ["upright, RGB in 0–1, resized and centre-cropped to 16×16 (bilinear), minus the mean (0.3", "of the training images of digits"]
+    found += [
+        "upright, RGB in 0–1, resized and centre-cropped to 16×16 (bilinear), minus the mean (0.3",
+        "of the training images of digits",
+    ]
     for text in (f"{macs:,}", f"{params:,}", str(architecture), *found):
         assert text in card, text
     provenance = json.loads((results / "modeldef/first.json").read_text(encoding="utf-8"))["provenance"]

@@ -108,9 +108,9 @@ def test_the_better_half_goes_on_and_the_winner_is_the_result(race):
     (race.folder / "kept").rename(lost)
 
     # killed at random, it ends as it did
-    shutil.rmtree(results / "race/first/round_2")
+    shutil.rmtree(results / "race/first/round_2/1")
     running = race.start("results/architectures/first.tsv")
-    time.sleep(np.random.default_rng().uniform(4, 14))
+    time.sleep(np.random.default_rng().uniform(3, 8))
     os.killpg(running.pid, signal.SIGKILL)  # Snakemake and its jobs
     running.wait()
     assert race("--unlock").returncode == 0

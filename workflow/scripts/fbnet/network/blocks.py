@@ -6,7 +6,6 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
-from torch.utils.flop_counter import FlopCounterMode
 
 from fbnet.space import OPERATORS, Cell, Operator
 
@@ -166,6 +165,8 @@ def shapes(build_key: tuple) -> dict[str, torch.Size]:
 
 @cache
 def _size(build_key: tuple) -> tuple[int, int]:
+    from torch.utils.flop_counter import FlopCounterMode  # here: it brings triton, for which each training would wait
+
     cell = Cell("", *build_key)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         block = build(cell).eval()
