@@ -28,6 +28,11 @@ def test_what_was_measured_elsewhere_is_read_in_its_unit(filled):
     assert [one.ops for one in networks] == [ops for ops, _ in draw(table, 6)]
     assert [one.measured_us for one in networks] == pytest.approx([2 * table.predict(one.ops) for one in networks], rel=1e-5)
     assert {one.first_us for one in networks} == {None}
+    text = path.read_text(encoding="utf-8").replace("measured_ms\n", "measured_ms\tfirst_us\tsecond_us\n")
+    lines = [f"{line}\t\t7" if "uniform" in line or "stratified" in line else line for line in text.splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    networks, _ = measured_elsewhere(path, table, {})
+    assert {(one.first_us, one.second_us) for one in networks} == {(None, 7.0 * 1000)}  # in the unit of all
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def measured_elsewhere(path: Path, table: LatencyTable, header: Mapping[str, str
             ops = parse(cells["ops"], table.space)
         except InputError as error:
             raise InputError(f"{what}, row {number}: {error}") from None
-        times = [_positive(cells[key], f"{what}, row {number}: {key}") for key in _TIMES if cells.get(key)]
         if not cells["measured_us"]:
             raise InputError(f"{what}, row {number}: measured_us is empty: give what this network takes")
-        found.append(Measured(ops, cells["drawn"], *times))
+        times = {key: _positive(cells[key], f"{what}, row {number}: {key}") for key in _TIMES if cells.get(key)}
+        found.append(Measured(ops, cells["drawn"], **times))
     if len(found) < LEAST:
         raise InputError(f"{what} has {len(found)} networks, but at least {LEAST} are needed to say anything")
     return found, {key: value for key, value in about.items() if key not in ("unit", "result")}
